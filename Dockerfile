@@ -1,0 +1,34 @@
+# Builds with docker, buildah and podman; runs under docker and podman.
+#   docker build -t ringstats-ts .
+#   docker run -p 8000:8000 -e DATABASE_URI=postgresql://… ringstats-ts
+#   docker run -p 8000:8000 -v tsstats:/data ringstats-ts      (embedded database)
+ARG BASE=docker.io/library/python:3.13-slim
+
+FROM ${BASE} AS build
+WORKDIR /src
+RUN python -m venv /opt/tsstats
+# The dependencies alone first: this layer stays until setup.py changes.
+COPY setup.py pyproject.toml README.md LICENSE NOTICE ./
+RUN mkdir migrations && /opt/tsstats/bin/pip install --no-cache-dir .
+COPY migrations migrations
+COPY ringstats_ts ringstats_ts
+COPY webapp webapp
+RUN /opt/tsstats/bin/pip install --no-cache-dir --no-deps --force-reinstall .
+
+FROM ${BASE}
+COPY --from=build /opt/tsstats /opt/tsstats
+RUN useradd --system --uid 10001 --no-create-home --home-dir /data tsstats \
+    && install -d -o tsstats -g tsstats /data
+ENV PATH=/opt/tsstats/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    TSSTATS_DATA=/data \
+    TSSTATS_LISTEN=0.0.0.0:8000
+USER 10001
+VOLUME /data
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
+    CMD ["python", "-c", "import os, urllib.request as http; port = os.environ['TSSTATS_LISTEN'].rpartition(':')[2]; http.urlopen(f'http://127.0.0.1:{port}/healthz', timeout=4)"]
+# `up` migrates, then serves; with DATABASE_URI on that database, else on the embedded one in /data.
+ENTRYPOINT ["tsstats"]
+CMD ["up"]

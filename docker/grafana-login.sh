@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Runs once, when the database is made: the login that Grafana reads with. It may SELECT and nothing else.
+set -euo pipefail
+
+psql --set ON_ERROR_STOP=1 --set password="$GRAFANA_DATABASE_PASSWORD" \
+    --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
+CREATE ROLE tsstats_reader NOLOGIN;
+CREATE ROLE grafana LOGIN PASSWORD :'password' IN ROLE tsstats_reader;
+ALTER ROLE grafana SET default_transaction_read_only = on;
+ALTER ROLE grafana SET statement_timeout = '30s';
+SQL

@@ -1,0 +1,231 @@
+"""Write the pages that are made from the code: commands, settings, tables.
+
+`--check` writes nothing, and fails where a page is not what the code says. The
+tables are read from a migrated database: TSSTATS_TEST_DATABASE_URI, else an
+embedded one that is made for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+DOCS = Path(__file__).parent
+WIDTH = 100
+NOTE = "<!-- Made by docs/generate.py; `tox -e docs -- --write` makes it again. -->"
+
+RELATIONS = """
+    SELECT
+        c.oid,
+        c.relname,
+        CASE
+            WHEN h.hypertable_name IS NOT NULL THEN 'Hypertables'
+            WHEN a.view_name IS NOT NULL THEN 'Continuous aggregates'
+            WHEN c.relkind = 'r' THEN 'Tables'
+            ELSE 'Views'
+        END,
+        obj_description(c.oid, 'pg_class')
+    FROM pg_class AS c
+    LEFT JOIN timescaledb_information.hypertables AS h
+        ON h.hypertable_schema = 'public' AND h.hypertable_name = c.relname
+    LEFT JOIN timescaledb_information.continuous_aggregates AS a
+        ON a.view_schema = 'public' AND a.view_name = c.relname
+    WHERE
+        c.relnamespace = 'public'::regnamespace
+        AND c.relkind IN ('r', 'v', 'm')
+        AND c.relname NOT LIKE '%yoyo%'
+    ORDER BY c.relname
+"""
+
+COLUMNS = """
+    SELECT attname, format_type(atttypid, atttypmod), attnotnull, col_description(attrelid, attnum)
+    FROM pg_attribute
+    WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
+    ORDER BY attnum
+"""
+
+FUNCTIONS = """
+    SELECT
+        p.proname,
+        pg_get_function_arguments(p.oid),
+        pg_get_function_result(p.oid),
+        p.prokind = 'a',
+        obj_description(p.oid, 'pg_proc')
+    FROM pg_proc AS p
+    WHERE
+        p.pronamespace = 'public'::regnamespace
+        AND NOT EXISTS (
+            SELECT 1 FROM pg_depend
+            WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e'
+        )
+    ORDER BY p.proname, 2
+"""
+
+POLICIES = """
+    SELECT upper(format('TSSTATS_%s_%s', kind, relation)), kind, relation, after::text, until::text, every::text
+    FROM policies
+    ORDER BY source, relation, level, kind
+"""
+
+KINDS = ("Tables", "Hypertables", "Continuous aggregates", "Views")
+
+
+def cli_page() -> str:
+    """Give the help of every command, as `--help` prints it."""
+    from ringstats_ts.cli import main
+
+    sections = (_command_section(context) for context in _contexts(main, "tsstats", None))
+    return _page(
+        "Commands",
+        "Every option can be set by the environment variable that its help names. "
+        "Exit codes: 0 done, 1 failed, 2 usage, 65 input refused, 75 try later.",
+        *sections,
+    )
+
+
+def _contexts(command: click.Command, name: str, parent: click.Context | None) -> Iterator[click.Context]:
+    context = click.Context(command, info_name=name, parent=parent, terminal_width=WIDTH)
+    yield context
+    if isinstance(command, click.Group):
+        for verb in command.list_commands(context):
+            subcommand = command.get_command(context, verb)
+            if subcommand is not None and not subcommand.hidden:
+                yield from _contexts(subcommand, verb, context)
+
+
+def _command_section(context: click.Context) -> str:
+    shown = context.get_help().replace(str(Path.home()), "~")
+    return f"## `{context.command_path}`\n\n```text\n{shown}\n```"
+
+
+def settings_page() -> str:
+    """Give every setting with its variable and default."""
+    from ringstats_ts.config import SETTINGS
+
+    rows = (
+        (
+            " or ".join(f"`{name}`" for name in setting.env),
+            _default(setting.default),
+            setting.help,
+        )
+        for setting in SETTINGS
+    )
+    return _page(
+        "Settings",
+        "Read from the environment, once, at start. An option on the command line wins. "
+        "A secret may come from a file: the same variable with `_FILE` behind its name. "
+        "The policies in [tables.md](tables.md#policies) have variables too.",
+        _table(("variable", "default", "meaning"), rows),
+    )
+
+
+def _default(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "`on`" if value else "`off`"
+        case timedelta():
+            return f"`{_interval(value)}`"
+        case Path():
+            return f"`{value.name}` in the user's data directory"
+        case _:
+            return f"`{value}`"
+
+
+def _interval(value: timedelta) -> str:
+    seconds = int(value.total_seconds())
+    unit, size = next(
+        (unit, size)
+        for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+        if seconds % size == 0
+    )
+    count = seconds // size
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+
+
+def _page(title: str, intro: str, *sections: str) -> str:
+    return "\n\n".join([f"# {title}", NOTE, intro, *sections]) + "\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def tables_page(uri: str) -> str:
+    """Give what a migrated database says of itself: relations, functions, policies."""
+    import psycopg2
+
+    connection = psycopg2.connect(uri)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            return _page(
+                "Tables",
+                "What the database says of itself; the comments are in it, too (`\\d+` in psql). "
+                "Every time is a timestamptz, kept in UTC.",
+                *_relation_sections(cursor),
+                *_function_sections(cursor),
+                *_policy_sections(cursor),
+            )
+    finally:
+        connection.close()
+
+
+def _rows(cursor: Any, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+    cursor.execute(sql, params or None)
+    return list(cursor.fetchall())
+
+
+def _relation_sections(cursor: Any) -> Iterator[str]:
+    relations = _rows(cursor, RELATIONS)
+    for kind in KINDS:
+        yield f"## {kind}"
+        for oid, name, _, comment in (row for row in relations if row[2] == kind):
+            columns = _rows(cursor, COLUMNS, oid)
+            yield f"### {name}\n\n{_said(comment, name)}"
+            yield _table(
+                ("column", "type", "meaning"),
+                (
+                    (
+                        f"`{column}`",
+                        type_ + (" not null" if required else ""),
+                        _said(text, f"{name}.{column}"),
+                    )
+                    for column, type_, required, text in columns
+                ),
+            )
+
+
+def _function_sections(cursor: Any) -> Iterator[str]:
+    yield "## Functions"
+    for name, arguments, result, aggregate, comment in _rows(cursor, FUNCTIONS):
+        kind = "aggregate " if aggregate else ""
+        signature = f"{kind}{name}({arguments}) -> {result}"
+        yield f"### {name}\n\n```text\n{signature}\n```\n\n{_said(comment, name)}"
+
+
+def _policy_sections(cursor: Any) -> Iterator[str]:
+    yield "## Policies"
+    yield (
+        "As shipped. The variable overrides one; `tsstats migrate` applies it. "
+        "A refresh looks at what is older than `until` and younger than `after`; "
+        "chunks older than `after` are compressed (columnstore) or dropped (retention; never where it is empty)."
+    )
+    yield _table(
+        ("variable", "kind", "relation", "after", "until", "every"),
+        ((f"`{row[0]}`", *(cell or "" for cell in row[1:])) for row in _rows(cursor, POLICIES)),
+    )
+
+
+def _said(comment: str | None, name: str) -> str:
+    if not comment:
+        raise SystemExit(f"{name} has no comment. Add a COMMENT ON to the migration that makes it.")
+    return comment

@@ -1,0 +1,608 @@
+-- Create the functions and views that read the tailscale tables: traffic, history, who was seen.
+
+CREATE FUNCTION counter_step(previous bigint, previous_epoch bigint, next bigint, epoch bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN previous IS NULL THEN 0
+        WHEN next < previous OR epoch <> previous_epoch THEN next
+        ELSE next - previous
+    END
+$$;
+
+CREATE FUNCTION tailscale_counter_states(
+    since timestamptz,
+    until timestamptz,
+    level integer,
+    hosts integer[] DEFAULT NULL,
+    nodes integer[] DEFAULT NULL
+) RETURNS TABLE (
+    "time" timestamptz,
+    host_id integer,
+    node_id integer,
+    rx_first bigint,
+    rx_last bigint,
+    rx_increase bigint,
+    rx_resets bigint,
+    tx_first bigint,
+    tx_last bigint,
+    tx_increase bigint,
+    tx_resets bigint,
+    key_first bigint,
+    key_last bigint,
+    samples bigint
+)
+LANGUAGE plpgsql STABLE ROWS 10000 AS $$
+DECLARE
+    -- In hours: a day of the session's time zone may have 23.
+    width CONSTANT interval := (ARRAY['5 minutes', '1 hour', '24 hours'])[level];
+    low timestamptz;
+    high timestamptz;
+BEGIN
+    IF NOT since < until THEN
+        RETURN;
+    END IF;
+    -- Dynamic SQL, so that the planner sees the bounds and leaves out chunks.
+    IF level = 0 THEN
+        RETURN QUERY EXECUTE
+            'SELECT time, host_id, node_id,
+                 rx_bytes, rx_bytes, 0 * rx_bytes, 0 * rx_bytes,
+                 tx_bytes, tx_bytes, 0 * tx_bytes, 0 * tx_bytes,
+                 key_epoch, key_epoch, 1::bigint
+             FROM tailscale_peers
+             WHERE time >= $1 AND time < $2
+                 AND ($3 IS NULL OR host_id = ANY ($3)) AND ($4 IS NULL OR node_id = ANY ($4))'
+        USING since, until, hosts, nodes;
+        RETURN;
+    END IF;
+    low := time_bucket(width, since);
+    IF low < since THEN
+        low := low + width;
+    END IF;
+    high := time_bucket(width, until);
+    IF low >= high THEN
+        RETURN QUERY SELECT * FROM tailscale_counter_states(since, until, level - 1, hosts, nodes);
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT * FROM tailscale_counter_states(since, low, level - 1, hosts, nodes);
+    RETURN QUERY EXECUTE format(
+        'SELECT bucket, host_id, node_id,
+             rx_first, rx_last, rx_increase, rx_resets,
+             tx_first, tx_last, tx_increase, tx_resets,
+             key_first, key_last, samples
+         FROM %I
+         WHERE bucket >= $1 AND bucket < $2
+             AND ($3 IS NULL OR host_id = ANY ($3)) AND ($4 IS NULL OR node_id = ANY ($4))',
+        (ARRAY['tailscale_peers_5m', 'tailscale_peers_hourly', 'tailscale_peers_daily'])[level]
+    ) USING low, high, hosts, nodes;
+    RETURN QUERY SELECT * FROM tailscale_counter_states(high, until, level - 1, hosts, nodes);
+END $$;
+
+CREATE FUNCTION tailscale_counters(since timestamptz, until timestamptz, bucket interval) RETURNS TABLE (
+    "time" timestamptz,
+    host_id integer,
+    node_id integer,
+    rx_first bigint,
+    rx_last bigint,
+    rx_increase bigint,
+    rx_resets bigint,
+    tx_first bigint,
+    tx_last bigint,
+    tx_increase bigint,
+    tx_resets bigint,
+    key_first bigint,
+    key_last bigint,
+    samples bigint
+)
+LANGUAGE sql STABLE ROWS 10000 AS $$
+    SELECT *
+    FROM tailscale_counter_states(
+        since,
+        until,
+        CASE
+            WHEN extract(year FROM bucket) <> 0 OR extract(month FROM bucket) <> 0 THEN 3
+            WHEN extract(epoch FROM bucket) % 86400 = 0 THEN 3
+            WHEN extract(epoch FROM bucket) % 3600 = 0 THEN 2
+            WHEN extract(epoch FROM bucket) % 300 = 0 THEN 1
+            ELSE 0
+        END
+    )
+$$;
+
+CREATE FUNCTION tailscale_counters_before(since timestamptz, hosts integer[], nodes integer[]) RETURNS TABLE (
+    host_id integer,
+    node_id integer,
+    rx_last bigint,
+    tx_last bigint,
+    key_last bigint
+)
+LANGUAGE plpgsql STABLE ROWS 1000 AS $$
+DECLARE
+    today CONSTANT timestamptz := time_bucket(INTERVAL '24 hours', since);
+    low timestamptz := today;
+    high timestamptz := since;
+    days integer := 1;
+    found record;
+BEGIN
+    -- Most series have a sample within a day; only those that do not are looked for further back.
+    WHILE cardinality(hosts) > 0 LOOP
+        SELECT
+            array_agg(last_states.host_id) AS hosts,
+            array_agg(last_states.node_id) AS nodes,
+            array_agg(last_states.rx_last) AS rx,
+            array_agg(last_states.tx_last) AS tx,
+            array_agg(last_states.key_last) AS keys
+        INTO found
+        FROM (
+            SELECT DISTINCT ON (states.host_id, states.node_id) states.*
+            FROM tailscale_counter_states(low, high, 3, hosts, nodes) AS states
+            INNER JOIN unnest(hosts, nodes) AS wanted (host_id, node_id)
+                ON wanted.host_id = states.host_id AND wanted.node_id = states.node_id
+            WHERE states.rx_first IS NOT NULL
+            ORDER BY states.host_id, states.node_id, states.time DESC
+        ) AS last_states;
+        RETURN QUERY SELECT * FROM unnest(found.hosts, found.nodes, found.rx, found.tx, found.keys);
+        EXIT WHEN low = '-infinity';
+        SELECT array_agg(missing.host_id), array_agg(missing.node_id)
+        INTO hosts, nodes
+        FROM (
+            SELECT * FROM unnest(hosts, nodes)
+            EXCEPT
+            SELECT * FROM unnest(found.hosts, found.nodes)
+        ) AS missing (host_id, node_id);
+        high := low;
+        low := CASE WHEN days > 100 THEN '-infinity' ELSE today - days * INTERVAL '24 hours' END;
+        days := days * 8;
+    END LOOP;
+END $$;
+
+CREATE FUNCTION tailscale_traffic(
+    since timestamptz,
+    until timestamptz,
+    bucket interval DEFAULT '1 hour'
+) RETURNS TABLE (
+    bucket timestamptz,
+    reporter text,
+    peer text,
+    rx_bytes bigint,
+    tx_bytes bigint,
+    resets bigint,
+    samples bigint,
+    host_id integer,
+    node_id integer
+)
+LANGUAGE sql STABLE ROWS 10000 AS $$
+    WITH states AS MATERIALIZED (
+        SELECT * FROM tailscale_counters($1, $2, $3)
+    ),
+    series AS (
+        SELECT array_agg(s.host_id) AS hosts, array_agg(s.node_id) AS nodes
+        FROM (SELECT DISTINCT states.host_id, states.node_id FROM states WHERE states.rx_first IS NOT NULL) AS s
+    ),
+    steps AS (
+        SELECT
+            all_states.*,
+            lag(all_states.rx_last) OVER rx AS rx_before,
+            lag(all_states.key_last) OVER rx AS rx_key_before,
+            lag(all_states.tx_last) OVER tx AS tx_before,
+            lag(all_states.key_last) OVER tx AS tx_key_before
+        FROM (
+            SELECT * FROM states
+            UNION ALL
+            SELECT
+                '-infinity', earlier.host_id, earlier.node_id,
+                earlier.rx_last, earlier.rx_last, NULL, NULL,
+                earlier.tx_last, earlier.tx_last, NULL, NULL,
+                NULL, earlier.key_last, NULL
+            FROM series CROSS JOIN LATERAL tailscale_counters_before($1, series.hosts, series.nodes) AS earlier
+        ) AS all_states
+        -- Samples without a counter stand apart, so that the step reaches over them.
+        WINDOW
+            rx AS (PARTITION BY all_states.host_id, all_states.node_id, all_states.rx_first IS NULL ORDER BY all_states.time),
+            tx AS (PARTITION BY all_states.host_id, all_states.node_id, all_states.tx_first IS NULL ORDER BY all_states.time)
+    ),
+    buckets AS (
+        SELECT
+            time_bucket($3, steps.time) AS bucket,
+            steps.host_id,
+            steps.node_id,
+            sum(steps.rx_increase + counter_step(steps.rx_before, steps.rx_key_before, steps.rx_first, steps.key_first))::bigint AS rx_bytes,
+            sum(steps.tx_increase + counter_step(steps.tx_before, steps.tx_key_before, steps.tx_first, steps.key_first))::bigint AS tx_bytes,
+            sum(steps.rx_resets) + count(*) FILTER (WHERE steps.rx_first < steps.rx_before OR steps.key_first <> steps.rx_key_before) AS rx_resets,
+            sum(steps.tx_resets) + count(*) FILTER (WHERE steps.tx_first < steps.tx_before OR steps.key_first <> steps.tx_key_before) AS tx_resets,
+            sum(steps.samples)::bigint AS samples
+        FROM steps
+        WHERE steps.time >= $1
+        GROUP BY 1, 2, 3
+    )
+    SELECT
+        buckets.bucket,
+        hosts.name,
+        tailscale_nodes.name,
+        buckets.rx_bytes,
+        buckets.tx_bytes,
+        -- A reset sets both counters to zero, but one that stood at zero does not show it.
+        coalesce(greatest(buckets.rx_resets, buckets.tx_resets), 0)::bigint,
+        buckets.samples,
+        buckets.host_id,
+        buckets.node_id
+    FROM buckets
+    INNER JOIN hosts ON hosts.host_id = buckets.host_id
+    INNER JOIN tailscale_nodes ON tailscale_nodes.node_id = buckets.node_id
+    ORDER BY buckets.bucket, buckets.host_id, buckets.node_id
+$$;
+
+CREATE FUNCTION tailscale_traffic_by_reporter(
+    since timestamptz,
+    until timestamptz,
+    bucket interval DEFAULT '1 hour'
+) RETURNS TABLE (
+    bucket timestamptz,
+    reporter text,
+    rx_bytes bigint,
+    tx_bytes bigint,
+    resets bigint,
+    samples bigint,
+    host_id integer
+)
+LANGUAGE sql STABLE ROWS 1000 AS $$
+    SELECT
+        t.bucket, t.reporter, sum(t.rx_bytes)::bigint, sum(t.tx_bytes)::bigint,
+        sum(t.resets)::bigint, sum(t.samples)::bigint, t.host_id
+    FROM tailscale_traffic($1, $2, $3) AS t
+    GROUP BY t.bucket, t.reporter, t.host_id
+    ORDER BY t.bucket, t.reporter, t.host_id
+$$;
+
+CREATE FUNCTION tailscale_traffic_by_user(
+    since timestamptz,
+    until timestamptz,
+    bucket interval DEFAULT '1 hour'
+) RETURNS TABLE (
+    bucket timestamptz,
+    tailnet text,
+    user_name text,
+    rx_bytes bigint,
+    tx_bytes bigint,
+    resets bigint,
+    samples bigint,
+    user_id bigint
+)
+LANGUAGE sql STABLE ROWS 1000 AS $$
+    SELECT
+        t.bucket, n.tailnet, n.user_name, sum(t.rx_bytes)::bigint, sum(t.tx_bytes)::bigint,
+        sum(t.resets)::bigint, sum(t.samples)::bigint, n.user_id
+    FROM tailscale_traffic($1, $2, $3) AS t
+    INNER JOIN tailscale_nodes AS n ON n.node_id = t.node_id
+    GROUP BY t.bucket, n.tailnet, n.user_name, n.user_id
+    ORDER BY t.bucket, n.tailnet, n.user_name, n.user_id
+$$;
+
+CREATE FUNCTION tailscale_traffic_by_tag(
+    since timestamptz,
+    until timestamptz,
+    bucket interval DEFAULT '1 hour'
+) RETURNS TABLE (
+    bucket timestamptz,
+    tailnet text,
+    tag text,
+    rx_bytes bigint,
+    tx_bytes bigint,
+    resets bigint,
+    samples bigint
+)
+LANGUAGE sql STABLE ROWS 1000 AS $$
+    SELECT
+        t.bucket, n.tailnet, tags.tag, sum(t.rx_bytes)::bigint, sum(t.tx_bytes)::bigint,
+        sum(t.resets)::bigint, sum(t.samples)::bigint
+    FROM tailscale_traffic($1, $2, $3) AS t
+    INNER JOIN tailscale_nodes AS n ON n.node_id = t.node_id
+    LEFT JOIN LATERAL unnest(n.tags) AS tags (tag) ON true
+    GROUP BY t.bucket, n.tailnet, tags.tag
+    ORDER BY t.bucket, n.tailnet, tags.tag
+$$;
+
+CREATE FUNCTION tailscale_traffic_by_tailnet(
+    since timestamptz,
+    until timestamptz,
+    bucket interval DEFAULT '1 hour'
+) RETURNS TABLE (
+    bucket timestamptz,
+    tailnet text,
+    rx_bytes bigint,
+    tx_bytes bigint,
+    resets bigint,
+    samples bigint
+)
+LANGUAGE sql STABLE ROWS 1000 AS $$
+    SELECT
+        t.bucket, n.tailnet, sum(t.rx_bytes)::bigint, sum(t.tx_bytes)::bigint,
+        sum(t.resets)::bigint, sum(t.samples)::bigint
+    FROM tailscale_traffic($1, $2, $3) AS t
+    INNER JOIN tailscale_nodes AS n ON n.node_id = t.node_id
+    GROUP BY t.bucket, n.tailnet
+    ORDER BY t.bucket, n.tailnet
+$$;
+
+CREATE VIEW tailscale_node_history AS
+SELECT
+    h.name AS reporter,
+    n.tailnet,
+    n.name AS node,
+    v.time AS valid_from,
+    v.valid_until,
+    (
+        SELECT array_agg(f.key ORDER BY f.key)
+        FROM jsonb_each(v.fields) AS f
+        WHERE f.value IS DISTINCT FROM v.fields_before -> f.key
+    ) AS changed,
+    v.host_name,
+    v.dns_name,
+    v.os,
+    v.version,
+    v.user_id,
+    v.user_name,
+    v.tags,
+    v.public_key,
+    v.key_expiry,
+    v.expired,
+    v.exit_node_option,
+    v.tailscale_ips,
+    v.allowed_ips,
+    v.primary_routes,
+    v.host_id,
+    v.node_id
+FROM (
+    SELECT
+        c.*,
+        lead(c.time) OVER versions AS valid_until,
+        to_jsonb(c) - ARRAY['host_id', 'node_id', 'time', 'digest'] AS fields,
+        lag(to_jsonb(c)) OVER versions AS fields_before
+    FROM tailscale_node_changes AS c
+    WINDOW versions AS (PARTITION BY c.host_id, c.node_id ORDER BY c.time)
+) AS v
+INNER JOIN hosts AS h ON h.host_id = v.host_id
+INNER JOIN tailscale_nodes AS n ON n.node_id = v.node_id;
+
+CREATE VIEW tailscale_health_history AS
+WITH versions AS (
+    SELECT
+        c.*,
+        row_number() OVER statuses AS version_number,
+        lead(c.time) OVER statuses AS next_time
+    FROM tailscale_status_changes AS c
+    WINDOW statuses AS (PARTITION BY c.host_id ORDER BY c.time)
+),
+messages AS (
+    SELECT
+        v.host_id,
+        m.message,
+        v.time,
+        coalesce(v.next_time, 'infinity') AS next_time,
+        -- Constant along consecutive versions that hold the message.
+        v.version_number - row_number() OVER (PARTITION BY v.host_id, m.message ORDER BY v.time) AS island
+    FROM versions AS v
+    CROSS JOIN LATERAL (SELECT DISTINCT message FROM unnest(v.health) AS message) AS m
+)
+SELECT
+    h.name AS reporter,
+    h.tailnet,
+    m.message,
+    min(m.time) AS appeared_at,
+    nullif(max(m.next_time), 'infinity') AS cleared_at,
+    m.host_id
+FROM messages AS m
+INNER JOIN hosts AS h ON h.host_id = m.host_id
+GROUP BY m.host_id, h.name, h.tailnet, m.message, m.island;
+
+CREATE VIEW tailscale_exit_node_history AS
+WITH versions AS (
+    SELECT
+        c.host_id,
+        c.exit_node_id,
+        c.time,
+        coalesce(lead(c.time) OVER statuses, 'infinity') AS next_time,
+        row_number() OVER statuses
+        - row_number() OVER (PARTITION BY c.host_id, c.exit_node_id ORDER BY c.time) AS island
+    FROM tailscale_status_changes AS c
+    WINDOW statuses AS (PARTITION BY c.host_id ORDER BY c.time)
+)
+SELECT
+    h.name AS reporter,
+    h.tailnet,
+    n.name AS exit_node,
+    min(v.time) AS since,
+    nullif(max(v.next_time), 'infinity') AS until,
+    v.host_id,
+    v.exit_node_id
+FROM versions AS v
+INNER JOIN hosts AS h ON h.host_id = v.host_id
+INNER JOIN tailscale_nodes AS n ON n.node_id = v.exit_node_id
+GROUP BY v.host_id, h.name, h.tailnet, v.exit_node_id, n.name, v.island;
+
+CREATE VIEW tailscale_route_history AS
+WITH versions AS (
+    SELECT
+        c.*,
+        row_number() OVER looks AS version_number,
+        lead(c.time) OVER looks AS next_time
+    FROM tailscale_node_changes AS c
+    WINDOW looks AS (PARTITION BY c.host_id, c.node_id ORDER BY c.time)
+),
+routes AS (
+    SELECT
+        v.host_id,
+        v.node_id,
+        r.route,
+        v.time,
+        coalesce(v.next_time, 'infinity') AS next_time,
+        v.version_number - row_number() OVER (PARTITION BY v.host_id, v.node_id, r.route ORDER BY v.time) AS island
+    FROM versions AS v
+    CROSS JOIN LATERAL (SELECT DISTINCT route FROM unnest(v.primary_routes) AS route) AS r
+),
+terms AS (
+    SELECT
+        routes.host_id,
+        routes.node_id,
+        routes.route,
+        min(routes.time) AS since,
+        max(routes.next_time) AS next_time
+    FROM routes
+    GROUP BY routes.host_id, routes.node_id, routes.route, routes.island
+)
+SELECT
+    h.name AS reporter,
+    n.tailnet,
+    t.route,
+    n.name AS router,
+    t.since,
+    -- A router that left the tailnet has no later version; its successor ends its term.
+    nullif(
+        least(t.next_time, lead(t.since) OVER (PARTITION BY t.host_id, n.tailnet, t.route ORDER BY t.since, t.next_time)),
+        'infinity'
+    ) AS until,
+    t.host_id,
+    t.node_id
+FROM terms AS t
+INNER JOIN hosts AS h ON h.host_id = t.host_id
+INNER JOIN tailscale_nodes AS n ON n.node_id = t.node_id;
+
+CREATE VIEW tailscale_reporters AS
+SELECT
+    h.name AS reporter,
+    h.tailnet,
+    s.backend_state,
+    s.version,
+    s.online,
+    s.health,
+    e.name AS exit_node,
+    s.relay,
+    s.peers,
+    s.peers_online,
+    s.peers_active,
+    s.peers_direct,
+    s.peers_derp,
+    s.peers_peer_relay,
+    f.time AS first_seen,
+    s.time AS last_seen,
+    h.host_id,
+    s.node_id
+FROM hosts AS h
+CROSS JOIN LATERAL (
+    SELECT * FROM tailscale_status WHERE tailscale_status.host_id = h.host_id ORDER BY tailscale_status.time DESC LIMIT 1
+) AS s
+CROSS JOIN LATERAL (
+    SELECT tailscale_status.time
+    FROM tailscale_status
+    WHERE tailscale_status.host_id = h.host_id
+    ORDER BY tailscale_status.time ASC
+    LIMIT 1
+) AS f
+LEFT JOIN tailscale_nodes AS e ON e.node_id = s.exit_node_id;
+
+CREATE VIEW tailscale_nodes_seen AS
+SELECT
+    n.tailnet,
+    n.name AS node,
+    min(s.first_seen) AS first_seen,
+    max(s.last_seen) AS last_seen,
+    count(DISTINCT s.host_id) AS reporters,
+    n.node_id
+FROM (
+    SELECT host_id, node_id, first_time AS first_seen, last_time AS last_seen FROM tailscale_peers_daily
+    UNION ALL
+    SELECT host_id, node_id, first_seen, last_seen FROM tailscale_reporters
+) AS s
+INNER JOIN tailscale_nodes AS n ON n.node_id = s.node_id
+GROUP BY n.node_id;
+
+DO $$
+BEGIN
+    COMMENT ON FUNCTION counter_step(bigint, bigint, bigint, bigint) IS 'Increase of a counter from one sample to the next [bytes]: a value below the last one, or a new epoch, counts from zero; nothing where there is no sample before.';
+    COMMENT ON FUNCTION tailscale_counter_states(timestamptz, timestamptz, integer, integer[], integer[]) IS 'Counter states that cover exactly since <= time < until: whole buckets of the given level (3 daily, 2 hourly, 1 five minutes, 0 samples), finer levels at the edges; of the given hosts and nodes, or of all.';
+    COMMENT ON FUNCTION tailscale_counters(timestamptz, timestamptz, interval) IS 'Counter states per reporter and peer that cover exactly since <= time < until, from the coarsest continuous aggregate whose buckets lie inside buckets of the given width. Columns as in tailscale_peers_5m.';
+    COMMENT ON FUNCTION tailscale_counters_before(timestamptz, integer[], integer[]) IS 'Last counter values before a time of the given series (host_id and node_id pairwise), however far back, from the aggregates where the samples are gone [bytes].';
+    COMMENT ON FUNCTION tailscale_traffic(timestamptz, timestamptz, interval) IS 'Bytes between each reporter and each of its peers in each bucket of since <= time < until, as the reporter counts them: rx_bytes received from the peer, tx_bytes sent to it [bytes]; NULL where no sample of the bucket has a counter. Exact across buckets and resets: the step from the sample before counts at the later sample, also after a silent gap and for the first sample after since. The first sample of a series adds nothing. resets: times the counters started anew. Buckets are in UTC. Sums over reporters count traffic between two reporters twice.';
+    COMMENT ON FUNCTION tailscale_traffic_by_reporter(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers of each reporter [bytes].';
+    COMMENT ON FUNCTION tailscale_traffic_by_user(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers of each user, by owner as of today [bytes].';
+    COMMENT ON FUNCTION tailscale_traffic_by_tag(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers with each tag, by tags as of today [bytes]. A peer with two tags counts for both; tag is NULL for peers that have none.';
+    COMMENT ON FUNCTION tailscale_traffic_by_tailnet(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over each tailnet [bytes].';
+
+    COMMENT ON VIEW tailscale_node_history IS 'How each node looked to each reporter, and from when until when: one row per version of its names, system, user, tags, key, routes and addresses.';
+    COMMENT ON COLUMN tailscale_node_history.reporter IS 'Host that reported (hosts.name).';
+    COMMENT ON COLUMN tailscale_node_history.tailnet IS 'Tailnet of the node.';
+    COMMENT ON COLUMN tailscale_node_history.node IS 'Name of the node as it is today (tailscale_nodes.name).';
+    COMMENT ON COLUMN tailscale_node_history.valid_from IS 'First sample that shows it so.';
+    COMMENT ON COLUMN tailscale_node_history.valid_until IS 'First sample that shows it otherwise; NULL while it lasts.';
+    COMMENT ON COLUMN tailscale_node_history.changed IS 'Columns that differ from the version before, sorted; NULL for the first version.';
+    COMMENT ON COLUMN tailscale_node_history.host_name IS 'HostName.';
+    COMMENT ON COLUMN tailscale_node_history.dns_name IS 'DNSName.';
+    COMMENT ON COLUMN tailscale_node_history.os IS 'OS.';
+    COMMENT ON COLUMN tailscale_node_history.version IS 'Version; only of the reporter itself.';
+    COMMENT ON COLUMN tailscale_node_history.user_id IS 'UserID.';
+    COMMENT ON COLUMN tailscale_node_history.user_name IS 'Login name of the user.';
+    COMMENT ON COLUMN tailscale_node_history.tags IS 'Tags, sorted.';
+    COMMENT ON COLUMN tailscale_node_history.public_key IS 'PublicKey.';
+    COMMENT ON COLUMN tailscale_node_history.key_expiry IS 'KeyExpiry; NULL for never.';
+    COMMENT ON COLUMN tailscale_node_history.expired IS 'Expired.';
+    COMMENT ON COLUMN tailscale_node_history.exit_node_option IS 'ExitNodeOption.';
+    COMMENT ON COLUMN tailscale_node_history.tailscale_ips IS 'TailscaleIPs, or TailAddr.';
+    COMMENT ON COLUMN tailscale_node_history.allowed_ips IS 'AllowedIPs, sorted.';
+    COMMENT ON COLUMN tailscale_node_history.primary_routes IS 'PrimaryRoutes, sorted.';
+    COMMENT ON COLUMN tailscale_node_history.host_id IS 'Host that reported (hosts).';
+    COMMENT ON COLUMN tailscale_node_history.node_id IS 'The node (tailscale_nodes).';
+
+    COMMENT ON VIEW tailscale_health_history IS 'Each health message of each reporter, when it appeared and when it cleared; a message that comes back has a row for each time.';
+    COMMENT ON COLUMN tailscale_health_history.reporter IS 'Host that reported (hosts.name).';
+    COMMENT ON COLUMN tailscale_health_history.tailnet IS 'Tailnet of the host.';
+    COMMENT ON COLUMN tailscale_health_history.message IS 'The message as sent (Health).';
+    COMMENT ON COLUMN tailscale_health_history.appeared_at IS 'First sample that holds it.';
+    COMMENT ON COLUMN tailscale_health_history.cleared_at IS 'First sample without it; NULL while it lasts.';
+    COMMENT ON COLUMN tailscale_health_history.host_id IS 'Host that reported (hosts).';
+
+    COMMENT ON VIEW tailscale_exit_node_history IS 'Which exit node each reporter used, and when.';
+    COMMENT ON COLUMN tailscale_exit_node_history.reporter IS 'Host that used it (hosts.name).';
+    COMMENT ON COLUMN tailscale_exit_node_history.tailnet IS 'Tailnet of the host.';
+    COMMENT ON COLUMN tailscale_exit_node_history.exit_node IS 'The exit node (tailscale_nodes.name).';
+    COMMENT ON COLUMN tailscale_exit_node_history.since IS 'First sample that shows it in use.';
+    COMMENT ON COLUMN tailscale_exit_node_history.until IS 'First sample that shows another one or none; NULL while it lasts.';
+    COMMENT ON COLUMN tailscale_exit_node_history.host_id IS 'Host that used it (hosts).';
+    COMMENT ON COLUMN tailscale_exit_node_history.exit_node_id IS 'The exit node (tailscale_nodes).';
+
+    COMMENT ON VIEW tailscale_route_history IS 'Which router was primary for each route, and when, as each reporter saw it.';
+    COMMENT ON COLUMN tailscale_route_history.reporter IS 'Host that reported (hosts.name).';
+    COMMENT ON COLUMN tailscale_route_history.tailnet IS 'Tailnet of the router.';
+    COMMENT ON COLUMN tailscale_route_history.route IS 'The route (PrimaryRoutes).';
+    COMMENT ON COLUMN tailscale_route_history.router IS 'Its primary router (tailscale_nodes.name).';
+    COMMENT ON COLUMN tailscale_route_history.since IS 'First sample that shows it so.';
+    COMMENT ON COLUMN tailscale_route_history.until IS 'First sample that shows the router without the route, or another router with it; NULL while it lasts.';
+    COMMENT ON COLUMN tailscale_route_history.host_id IS 'Host that reported (hosts).';
+    COMMENT ON COLUMN tailscale_route_history.node_id IS 'The router (tailscale_nodes).';
+
+    COMMENT ON VIEW tailscale_reporters IS 'Each host that sends status documents, with the latest of them.';
+    COMMENT ON COLUMN tailscale_reporters.reporter IS 'The host (hosts.name).';
+    COMMENT ON COLUMN tailscale_reporters.tailnet IS 'Its tailnet.';
+    COMMENT ON COLUMN tailscale_reporters.backend_state IS 'BackendState.';
+    COMMENT ON COLUMN tailscale_reporters.version IS 'Version of the daemon (Version).';
+    COMMENT ON COLUMN tailscale_reporters.online IS 'Whether it is connected to the control plane (Self.Online).';
+    COMMENT ON COLUMN tailscale_reporters.health IS 'Health messages; their order carries no meaning (Health).';
+    COMMENT ON COLUMN tailscale_reporters.exit_node IS 'Exit node in use (tailscale_nodes.name).';
+    COMMENT ON COLUMN tailscale_reporters.relay IS 'Home DERP region (Self.Relay).';
+    COMMENT ON COLUMN tailscale_reporters.peers IS 'Peers in the document.';
+    COMMENT ON COLUMN tailscale_reporters.peers_online IS 'Peers that are online.';
+    COMMENT ON COLUMN tailscale_reporters.peers_active IS 'Peers that are active.';
+    COMMENT ON COLUMN tailscale_reporters.peers_direct IS 'Active peers on a direct path.';
+    COMMENT ON COLUMN tailscale_reporters.peers_derp IS 'Active peers relayed by DERP.';
+    COMMENT ON COLUMN tailscale_reporters.peers_peer_relay IS 'Active peers relayed by a peer.';
+    COMMENT ON COLUMN tailscale_reporters.first_seen IS 'Time of its earliest status that is still kept.';
+    COMMENT ON COLUMN tailscale_reporters.last_seen IS 'Time of its latest status.';
+    COMMENT ON COLUMN tailscale_reporters.host_id IS 'The host (hosts).';
+    COMMENT ON COLUMN tailscale_reporters.node_id IS 'The host as a node (tailscale_nodes); NULL before login.';
+
+    COMMENT ON VIEW tailscale_nodes_seen IS 'Each node with the first and the last sample that holds it, its own reports included. Seen says listed, not online.';
+    COMMENT ON COLUMN tailscale_nodes_seen.tailnet IS 'Tailnet of the node.';
+    COMMENT ON COLUMN tailscale_nodes_seen.node IS 'The node (tailscale_nodes.name).';
+    COMMENT ON COLUMN tailscale_nodes_seen.first_seen IS 'First sample that holds it.';
+    COMMENT ON COLUMN tailscale_nodes_seen.last_seen IS 'Last sample that holds it.';
+    COMMENT ON COLUMN tailscale_nodes_seen.reporters IS 'Hosts that ever listed it.';
+    COMMENT ON COLUMN tailscale_nodes_seen.node_id IS 'The node (tailscale_nodes).';
+END $$;

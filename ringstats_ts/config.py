@@ -1,0 +1,234 @@
+"""Settings: one table, read from the environment once, frozen.
+
+Every setting has a default that works. A secret may also come from a file: the
+same name with `_FILE` behind it (Docker and systemd credentials).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from ringstats_ts.errors import ConfigError
+
+_INTERVAL = re.compile(r"(\d+)\s*(second|minute|hour|day|week)s?")
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
+
+
+def parse_interval(text: str) -> timedelta:
+    """Read an interval such as `90 days` or `5 minutes`."""
+    match = _INTERVAL.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError("write it like `90 days`, `12 hours` or `5 minutes`")
+    return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError("it must be 1 or more")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError("it must be 0 or more")
+    return value
+
+
+def _switch(text: str) -> bool:
+    try:
+        return {"1": True, "on": True, "true": True, "yes": True}.get(text.lower(), False) or {
+            "0": False,
+            "off": False,
+            "false": False,
+            "no": False,
+        }[text.lower()]
+    except KeyError:
+        raise ValueError("write `on` or `off`") from None
+
+
+def _listen(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError("write HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its field in `Config`, variable, default and meaning."""
+
+    name: str
+    env: tuple[str, ...]
+    default: Any
+    parse: Callable[[str], Any]
+    help: str
+    secret: bool = False
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "database_uri",
+        ("DATABASE_URI", "DATABASE_URL"),
+        None,
+        str,
+        "TimescaleDB to use, postgresql://user:password@host/name; none for the embedded one.",
+        secret=True,
+    ),
+    Setting(
+        "data_dir",
+        ("TSSTATS_DATA",),
+        platformdirs.user_data_path("tsstats", appauthor=False),
+        lambda text: Path(text).expanduser(),
+        "Directory of the embedded database.",
+    ),
+    Setting("listen", ("TSSTATS_LISTEN",), "127.0.0.1:8000", _listen, "Address of the web service."),
+    Setting("workers", ("TSSTATS_WORKERS",), 2, _whole, "Web worker processes."),
+    Setting("threads", ("TSSTATS_THREADS",), 8, _whole, "Threads (and database connections) per worker."),
+    Setting(
+        "proxy_hops",
+        ("TSSTATS_PROXY_HOPS",),
+        0,
+        _count,
+        "Reverse proxies in front, whose X-Forwarded headers are believed; 0 believes none.",
+    ),
+    Setting(
+        "late_refresh",
+        ("TSSTATS_LATE_REFRESH",),
+        True,
+        _switch,
+        "Whether web workers refresh the aggregates under late documents; off where something else does.",
+    ),
+    Setting(
+        "max_body_bytes",
+        ("TSSTATS_MAX_BODY_BYTES",),
+        4 * 1024 * 1024,
+        _whole,
+        "Largest body as sent [bytes].",
+    ),
+    Setting(
+        "max_document_bytes",
+        ("TSSTATS_MAX_DOCUMENT_BYTES",),
+        16 * 1024 * 1024,
+        _whole,
+        "Largest body after decompression [bytes].",
+    ),
+    Setting("max_depth", ("TSSTATS_MAX_DEPTH",), 64, _whole, "Deepest nesting of a document."),
+    Setting(
+        "max_lines", ("TSSTATS_MAX_LINES",), 5000, _whole, "Most documents in one NDJSON or array body."
+    ),
+    Setting(
+        "database_timeout",
+        ("TSSTATS_DATABASE_TIMEOUT",),
+        timedelta(seconds=8),
+        parse_interval,
+        "Longest that one document may take in the database.",
+    ),
+    Setting(
+        "future",
+        ("TSSTATS_FUTURE",),
+        timedelta(minutes=10),
+        parse_interval,
+        "How far in the future a sample time may lie.",
+    ),
+    Setting(
+        "receipts_keep",
+        ("TSSTATS_RECEIPTS_KEEP",),
+        timedelta(days=14),
+        parse_interval,
+        "Age at which receipts are pruned.",
+    ),
+    Setting(
+        "rejects_keep",
+        ("TSSTATS_REJECTS_KEEP",),
+        timedelta(days=14),
+        parse_interval,
+        "Age at which rejects are pruned.",
+    ),
+    Setting(
+        "embedded_sync",
+        ("TSSTATS_EMBEDDED_SYNC",),
+        True,
+        _switch,
+        "Whether commits of the embedded database reach the disk; off loses data in a power cut.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings in force. `policies` are the overrides of `TSSTATS_<KIND>_<RELATION>`."""
+
+    database_uri: str | None
+    data_dir: Path
+    listen: str
+    workers: int
+    threads: int
+    proxy_hops: int
+    late_refresh: bool
+    max_body_bytes: int
+    max_document_bytes: int
+    max_depth: int
+    max_lines: int
+    database_timeout: timedelta
+    future: timedelta
+    receipts_keep: timedelta
+    rejects_keep: timedelta
+    embedded_sync: bool
+    policies: Mapping[str, str]
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Config:
+        """Read the settings.
+
+        `overrides` win over the environment; those that are None are passed over.
+
+        Raises
+        ------
+        ConfigError
+            naming the variable, and what it should look like.
+        """
+        environ = os.environ if environ is None else environ
+        values = {setting.name: _read(setting, environ) for setting in SETTINGS}
+        values["policies"] = {
+            name: value for name, value in environ.items() if name.startswith(POLICY_PREFIXES)
+        }
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        return cls(**values)
+
+    def __repr__(self) -> str:
+        shown = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "database_uri")
+        return f"Config({', '.join(shown)})"
+
+
+POLICY_PREFIXES = ("TSSTATS_REFRESH_", "TSSTATS_COLUMNSTORE_", "TSSTATS_RETENTION_")
+
+
+def _read(setting: Setting, environ: Mapping[str, str]) -> Any:
+    for name in setting.env:
+        text = environ.get(name)
+        if not text and setting.secret and (path := environ.get(f"{name}_FILE")):
+            text = _secret(name, Path(path))
+        if text:
+            try:
+                return setting.parse(text)
+            except ValueError as error:
+                shown = "" if setting.secret else f" {text!r}"
+                raise ConfigError(f"{name}{shown} cannot be used: {error}.") from None
+    return setting.default
+
+
+def _secret(name: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{name}_FILE {str(path)!r} cannot be read: {error.strerror}.") from None

@@ -1,0 +1,195 @@
+"""From the bytes of a body to the documents in it: gzip, byte order marks, JSON, NDJSON, arrays.
+
+Pure. The Content-Type plays no part: curl and wget send whatever they like.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from ringstats_ts.errors import (
+    EmptyPayload,
+    MalformedPayload,
+    PayloadTooLarge,
+    TruncatedPayload,
+    UnstorablePayload,
+)
+from ringstats_ts.model import JSON
+
+GZIP_MAGIC = b"\x1f\x8b"
+_BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_WARNING = re.compile(rb"\A(?:[ \t]*(?:Warning|#|//)[^\n]*\r?\n)+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One JSON value of a body, and where it stood: the line of NDJSON or index of an array."""
+
+    value: JSON
+    line: int | None = None
+    index: int | None = None
+
+
+def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
+    """Decompress one layer of gzip, members one behind the other included.
+
+    Stops as soon as more than `limit` bytes come out, however small the input.
+
+    Raises
+    ------
+    PayloadTooLarge, TruncatedPayload, MalformedPayload
+    """
+    out = bytearray()
+    member = zlib.decompressobj(wbits=31)
+    for chunk in chunks:
+        while chunk:
+            if member.eof:
+                if not chunk.strip(b"\0"):
+                    break
+                member = zlib.decompressobj(wbits=31)
+            try:
+                out += member.decompress(chunk, limit + 1 - len(out))
+            except zlib.error as error:
+                raise MalformedPayload(f"The gzip data is damaged: {error}.") from None
+            if len(out) > limit:
+                raise PayloadTooLarge(f"The body is larger than {limit} bytes when decompressed.")
+            chunk = member.unconsumed_tail or member.unused_data
+    if not member.eof:
+        raise TruncatedPayload("The gzip data ends in the middle.", "Send the whole body again.")
+    return bytes(out)
+
+
+def documents(body: bytes, *, max_documents: int, max_depth: int) -> list[Document]:
+    """The documents of a body: one, one a line (NDJSON), or the elements of an array.
+
+    Raises
+    ------
+    EmptyPayload, TruncatedPayload, MalformedPayload, UnstorablePayload, PayloadTooLarge
+    """
+    text = _utf8(body)
+    if not text.strip():
+        raise EmptyPayload
+    found = list(_split(text, max_documents))
+    for document in found:
+        _check(document, max_depth)
+    return found
+
+
+def _utf8(body: bytes) -> bytes:
+    """The body in UTF-8 without a byte order mark."""
+    for mark, encoding in _BOMS:
+        if body.startswith(mark):
+            return _recode(body[len(mark) :], encoding)
+    if b"\0" in body[:4]:
+        return _recode(body, "utf-16-be" if body[:1] == b"\0" else "utf-16-le")
+    return body
+
+
+def _recode(body: bytes, encoding: str) -> bytes:
+    if encoding == "utf-8":
+        return body
+    if body[1:2] != b"\0" and body[:1] != b"\0" and b"\0" not in body:
+        return body
+    try:
+        return body.decode(encoding).encode()
+    except UnicodeError:
+        raise MalformedPayload(
+            f"The body says it is {encoding.upper()[:6]} but is not.",
+            "With `curl -d` line ends and NUL bytes are lost; use `curl --data-binary`.",
+        ) from None
+
+
+def _split(text: bytes, max_documents: int) -> Iterator[Document]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        yield from _lines(text, error, max_documents)
+        return
+    if not isinstance(value, list):
+        yield Document(value)
+        return
+    if len(value) > max_documents:
+        raise PayloadTooLarge(f"The array has more than {max_documents} documents.", "Send it in parts.")
+    if not value:
+        raise EmptyPayload("The array is empty.", "Send at least one document.")
+    yield from (Document(element, index=index) for index, element in enumerate(value))
+
+
+def _lines(text: bytes, error: orjson.JSONDecodeError, max_documents: int) -> Iterator[Document]:
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    try:
+        first = orjson.loads(lines[0][1]) if len(lines) > 1 else None
+    except orjson.JSONDecodeError:
+        first = None
+    if not isinstance(first, dict):
+        raise _complaint(text, error)
+    if len(lines) > max_documents:
+        raise PayloadTooLarge(f"The body has more than {max_documents} lines.", "Send it in parts.")
+    for number, line in lines:
+        try:
+            yield Document(orjson.loads(line), line=number)
+        except orjson.JSONDecodeError as bad:
+            kind = TruncatedPayload if number == lines[-1][0] and _cut(line) else MalformedPayload
+            raise kind(f"Line {number} is not a JSON document: {bad.msg}.", line=number) from None
+
+
+def _complaint(text: bytes, error: orjson.JSONDecodeError) -> MalformedPayload:
+    warning = _WARNING.match(text)
+    if warning and text[warning.end() :].lstrip()[:1] in (b"{", b"["):
+        first = warning[0].splitlines()[0].strip()[:120].decode(errors="replace")
+        return MalformedPayload(
+            f"A message stands before the document: {first!r}.",
+            "Post standard output alone: leave out `2>&1`.",
+            line=1,
+        )
+    if text.lstrip()[:1] not in (b"{", b"["):
+        start = text.lstrip()[:60].decode(errors="replace")
+        return MalformedPayload(f"The body is not a JSON document; it begins with {start!r}.", line=1)
+    if _cut(text):
+        return TruncatedPayload(line=error.lineno)
+    return MalformedPayload(
+        f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).",
+        line=error.lineno,
+    )
+
+
+def _cut(text: bytes) -> bool:
+    """Whether brackets or a string are still open at the end of the text."""
+    depth, in_string, escaped = 0, False, False
+    for byte in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"{[":
+            depth += 1
+        elif byte in b"}]":
+            depth -= 1
+    return in_string or depth > 0
+
+
+def _check(document: Document, max_depth: int) -> None:
+    """Refuse what a database cannot hold: too deep nesting, NUL characters."""
+    level = [document.value]
+    for _ in range(max_depth):
+        level = [child for value in level for child in _children(value)]
+        if not level:
+            return
+    raise UnstorablePayload(f"The document is nested deeper than {max_depth} levels.", line=document.line)
+
+
+def _children(value: JSON) -> Iterator[JSON]:
+    if isinstance(value, dict):
+        yield from (child for child in value.values() if isinstance(child, dict | list))
+    elif isinstance(value, list):
+        yield from (child for child in value if isinstance(child, dict | list))

@@ -1,0 +1,170 @@
+"""Every error that ringstats-ts raises on purpose, in one tree.
+
+A class's docstring is its default message. Nothing here knows HTTP or exit
+codes: `webapp.errors` and `ringstats_ts.cli.errors` hold those tables.
+"""
+
+from __future__ import annotations
+
+
+class RingstatsError(Exception):
+    """Something went wrong."""
+
+    code = "error"
+    hint: str | None = None
+    retryable = False
+
+    def __init__(self, message: str | None = None, hint: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        if hint is not None:
+            self.hint = hint
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class ConfigError(RingstatsError):
+    """A setting cannot be used."""
+
+    code = "config"
+
+
+class PayloadError(RingstatsError):
+    """The payload was refused; nothing of it was stored.
+
+    `pointer` (RFC 6901) and `line` (1-based) say where, as far as it is known.
+    """
+
+    code = "payload"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        hint: str | None = None,
+        *,
+        pointer: str | None = None,
+        line: int | None = None,
+    ) -> None:
+        super().__init__(message, hint)
+        self.pointer = pointer
+        self.line = line
+
+
+class EmptyPayload(PayloadError):
+    """The body is empty."""
+
+    code = "empty-payload"
+    hint = "Is the daemon running? `tailscale status --json` prints nothing when tailscaled is down."
+
+
+class MalformedPayload(PayloadError):
+    """The body is not valid JSON."""
+
+    code = "malformed-payload"
+    hint = "Send the tool's output unchanged, with `curl --data-binary @-`."
+
+
+class TruncatedPayload(MalformedPayload):
+    """The JSON document ends in the middle."""
+
+    code = "truncated-payload"
+    hint = "Send the whole document again; was the file still being written?"
+
+
+class PayloadTooLarge(PayloadError):
+    """The body is larger than this service takes."""
+
+    code = "payload-too-large"
+    hint = "Split it, or raise TSSTATS_MAX_BODY_BYTES or TSSTATS_MAX_DOCUMENT_BYTES."
+
+
+class UnsupportedEncoding(PayloadError):
+    """The Content-Encoding is not supported."""
+
+    code = "unsupported-encoding"
+    hint = "Send the body as it is, or with one layer of gzip."
+
+
+class BadParameter(PayloadError):
+    """A parameter or header cannot be used."""
+
+    code = "bad-parameter"
+
+
+class UnknownSource(PayloadError):
+    """The document is valid, but of no kind that this service knows."""
+
+    code = "unknown-source"
+    hint = "`tsstats sources` lists what is accepted."
+
+
+class UnstorablePayload(PayloadError):
+    """The document is valid, but a value in it cannot be stored."""
+
+    code = "unstorable-payload"
+
+
+class TimestampOutOfRange(PayloadError):
+    """The sample time is outside the accepted window."""
+
+    code = "timestamp-out-of-range"
+    hint = "Give the time of the observation with `time`, and check the clock of the host."
+
+
+class ConflictingPayload(PayloadError):
+    """Another document is stored for this host and time."""
+
+    code = "conflicting-payload"
+    hint = "Send it with `replace=1` if it is a correction."
+
+
+class StorageError(RingstatsError):
+    """The database refused."""
+
+    code = "storage"
+
+
+class StorageUnavailable(StorageError):
+    """The database cannot be reached or cannot take writes now."""
+
+    code = "storage-unavailable"
+    hint = "Nothing was stored; try again."
+    retryable = True
+
+
+class UnsuitableDatabase(StorageError):
+    """The database is not a TimescaleDB that ringstats-ts can use."""
+
+    code = "unsuitable-database"
+
+
+class OutdatedSchema(StorageError):
+    """The database lacks migrations."""
+
+    code = "outdated-schema"
+    hint = "Run `tsstats migrate`."
+
+
+class QueryError(StorageError):
+    """The query is not valid."""
+
+    code = "query"
+
+
+class NotFound(RingstatsError):
+    """Nothing is stored for that."""
+
+    code = "not-found"
+
+
+class EmbeddedDatabaseError(RingstatsError):
+    """The embedded database does not run."""
+
+    code = "embedded-database"
+
+
+class ExportError(RingstatsError):
+    """The export could not be written."""
+
+    code = "export"

@@ -1,0 +1,77 @@
+"""Take secrets out of what is about to be kept.
+
+A status document may carry a login address (`AuthURL`: whoever opens it decides
+whose node this becomes), and any text may carry an authentication key. `without_secrets`
+cleans a decoded document, `redact` a body that may not even be JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ringstats_ts.model import JSON
+
+_REDACTED = "<redacted>"
+
+# What is kept of the secret, and what the rest of it is made of.
+_SECRETS = (
+    ("tskey-", r"[A-Za-z0-9_-]+"),
+    ("hskey-", r"[A-Za-z0-9_-]+"),
+    ("login.tailscale.com/a/", r"[A-Za-z0-9_-]+"),
+    ("/register/", r"[A-Za-z0-9_:-]{16,}"),
+)
+# One of these is in every secret; few, because every document is searched for them.
+_MARKERS = (b"skey-", b"login.tailscale.com/a/", b"/register/")
+_IN_TEXT = re.compile("|".join(f"(?<={re.escape(head)}){tail}" for head, tail in _SECRETS))
+
+
+def without_secrets(document: JSON, encoded: bytes) -> JSON:
+    """Give the document without its secrets; `encoded` is its canonical JSON.
+
+    A non-empty AuthURL is dropped; keys and login addresses inside other strings are
+    masked. A document without secrets is given back as it is, not copied.
+    """
+    suspect = encoded.count(b'"AuthURL":') > encoded.count(b'"AuthURL":""')
+    return _clean(document) if suspect or any(marker in encoded for marker in _MARKERS) else document
+
+
+def redact(body: bytes) -> bytes:
+    """Blank the secrets in a body as it was received: UTF-8, UTF-16 or UTF-32, whole or broken."""
+    body = _AUTH_URL_BYTES.sub(rb"\1", body)
+    for pattern, head in _BYTES:
+        body = pattern.sub(_mask(head), body)
+    return body
+
+
+def _clean(value: JSON) -> JSON:
+    if isinstance(value, dict):
+        return {
+            _IN_TEXT.sub(_REDACTED, key): _clean(member)
+            for key, member in value.items()
+            if key != "AuthURL" or member in ("", None)
+        }
+    if isinstance(value, list):
+        return [_clean(member) for member in value]
+    return _IN_TEXT.sub(_REDACTED, value) if isinstance(value, str) else value
+
+
+def _spread(text: str) -> bytes:
+    """Match the text whatever the width of its characters, that is with NULs between them."""
+    return rb"\x00*".join(re.escape(character).encode() for character in text)
+
+
+def _mask(head: str) -> Callable[[re.Match[bytes]], bytes]:
+    return lambda match: match[1].join(bytes([byte]) for byte in (head + _REDACTED).encode())
+
+
+def _bytes_pattern(head: str, tail: str) -> re.Pattern[bytes]:
+    character, times = re.fullmatch(r"(\[.*\])(.*)", tail).groups()  # type: ignore[union-attr]
+    first, rest = re.escape(head[0]).encode(), _spread(head[1:])
+    return re.compile(first + rb"(\x00*)" + rest + rb"(?:\x00*%b)%b" % (character.encode(), times.encode()))
+
+
+_BYTES = tuple((_bytes_pattern(head, tail), head) for head, tail in _SECRETS)
+_AUTH_URL_BYTES = re.compile(
+    rb"(" + _spread('"AuthURL"') + rb'[\x00\s]*:[\x00\s]*"\x00*)(?:[^"\\\r\n]|\\[^\r\n])*', re.IGNORECASE
+)

@@ -1,0 +1,852 @@
+-- Every statement that the program sends. Read by ringstats_ts.sql; parameters are %(name)s.
+
+-- name: lock_host
+-- Documents of one host are stored one after the other: this lock is held to the end.
+SELECT host_id, last_seen
+FROM hosts
+WHERE identity = %(identity)s
+FOR UPDATE;
+
+-- name: add_host
+INSERT INTO hosts (identity, name, tailnet, stable_id, first_seen, last_seen)
+VALUES (%(identity)s, %(name)s, %(tailnet)s, %(stable_id)s, %(time)s, %(time)s)
+ON CONFLICT (identity) DO NOTHING;
+
+-- name: touch_host
+UPDATE hosts
+SET
+    name = CASE WHEN %(time)s >= last_seen THEN %(name)s ELSE name END,
+    tailnet = CASE WHEN %(time)s >= last_seen AND %(tailnet)s <> '' THEN %(tailnet)s ELSE tailnet END,
+    stable_id = CASE WHEN %(time)s >= last_seen THEN coalesce(%(stable_id)s, stable_id) ELSE stable_id END,
+    first_seen = least(first_seen, %(time)s),
+    last_seen = greatest(last_seen, %(time)s)
+WHERE host_id = %(host_id)s;
+
+-- name: find_receipt
+-- The receipt of a repetition: the same id or key, or for a live document the same content lately.
+SELECT receipt_id, key, digest, time, row_count
+FROM receipts
+WHERE
+    receipt_id = %(receipt_id)s
+    OR (host_id = %(host_id)s AND source = %(source)s AND key = %(key)s)
+    OR (
+        %(live)s AND host_id = %(host_id)s AND source = %(source)s AND digest = %(digest)s
+        AND received_at > %(received_at)s - INTERVAL '30 seconds'
+        AND received_at <= %(received_at)s + INTERVAL '30 seconds'
+    )
+ORDER BY receipt_id = %(receipt_id)s DESC, received_at DESC
+LIMIT 1;
+
+-- name: add_receipt
+INSERT INTO receipts (receipt_id, host_id, source, key, digest, time, received_at, row_count)
+VALUES (
+    %(receipt_id)s, %(host_id)s, %(source)s, %(key)s, %(digest)s, %(time)s, %(received_at)s, %(row_count)s
+);
+
+-- name: drop_receipts_at
+-- A correction takes the place of what was taken for this host and time.
+DELETE FROM receipts
+WHERE host_id = %(host_id)s AND source = %(source)s AND time = %(time)s;
+
+-- name: find_committed
+-- Which of these documents were committed, asked after a connection broke during COMMIT.
+SELECT receipt_id
+FROM receipts
+WHERE receipt_id = ANY(%(receipt_ids)s::uuid []);
+
+-- name: find_attributes
+SELECT digest, attribute_id
+FROM attributes
+WHERE digest = ANY(%(digests)s::bytea []);
+
+-- name: add_attributes
+-- Found again by find_attributes in a statement of its own, so that a row that another
+-- transaction just committed is seen.
+INSERT INTO attributes (digest, document)
+SELECT decode(r.digest, 'hex'), r.document
+FROM jsonb_to_recordset(%(rows)s) AS r (digest text, document jsonb)
+ORDER BY r.digest
+ON CONFLICT (digest) DO NOTHING;
+
+-- name: add_drift
+INSERT INTO drift (source, path, host_id, first_seen)
+SELECT %(source)s, path, %(host_id)s, %(time)s
+FROM unnest(%(paths)s::text []) AS path
+ON CONFLICT (source, path) DO NOTHING;
+
+-- name: add_late_window
+INSERT INTO late_windows (source, since, until)
+VALUES (%(source)s, %(time)s, %(time)s);
+
+-- name: add_reject
+INSERT INTO rejects (
+    received_at, source, host, sender, reason, detail, pointer, line, size_bytes, payload
+)
+VALUES (
+    %(received_at)s, %(source)s, %(host)s, %(sender)s, %(reason)s, %(detail)s, %(pointer)s, %(line)s,
+    %(size_bytes)s, %(payload)s
+);
+
+-- name: horizon
+-- Raw rows older than this are dropped; a document from before would roll up to wrong totals.
+SELECT min((config ->> 'drop_after')::interval)
+FROM timescaledb_information.jobs
+WHERE proc_name = 'policy_retention' AND hypertable_name = ANY(%(tables)s::text []);
+
+-- Source: tailscale
+
+-- name: find_tailscale_nodes
+SELECT n.scope, n.stable_id, n.node_id
+FROM jsonb_to_recordset(%(rows)s) AS r (scope text, stable_id text)
+INNER JOIN tailscale_nodes AS n USING (scope, stable_id);
+
+-- name: add_tailscale_nodes
+INSERT INTO tailscale_nodes (scope, stable_id, tailnet, name, first_seen, changed_at)
+SELECT r.scope, r.stable_id, coalesce(r.tailnet, ''), coalesce(r.name, ''), %(time)s, %(time)s
+FROM jsonb_to_recordset(%(rows)s) AS r (scope text, stable_id text, tailnet text, name text)
+ORDER BY r.scope, r.stable_id
+ON CONFLICT (scope, stable_id) DO NOTHING;
+
+-- name: differing_tailscale_node_changes
+-- The nodes that this sample shows otherwise than the reporter's sample before.
+SELECT r.entity_id
+FROM unnest(%(entity_ids)s::integer [], %(digests)s::bytea []) AS r (entity_id, digest)
+LEFT JOIN LATERAL (
+    SELECT c.digest
+    FROM tailscale_node_changes AS c
+    WHERE c.host_id = %(host_id)s AND c.node_id = r.entity_id AND c.time < %(time)s
+    ORDER BY c.time DESC
+    LIMIT 1
+) AS before ON TRUE
+WHERE before.digest IS DISTINCT FROM r.digest;
+
+-- name: settle_tailscale_node_changes
+-- Before a late sample is recorded: the sample after it is a change exactly where it differs
+-- from the late one.
+WITH incoming AS (
+    SELECT r.entity_id, decode(r.digest, 'hex') AS digest
+    FROM jsonb_to_recordset(%(rows)s) AS r (entity_id integer, digest text)
+),
+
+following AS (
+    SELECT i.entity_id, i.digest AS late_digest, s.time AS next_time, v.*
+    FROM incoming AS i
+    CROSS JOIN LATERAL (
+        SELECT least(
+            (
+                SELECT p.time
+                FROM tailscale_peers AS p
+                WHERE p.host_id = %(host_id)s AND p.node_id = i.entity_id AND p.time > %(time)s
+                ORDER BY p.time
+                LIMIT 1
+            ),
+            (
+                SELECT t.time
+                FROM tailscale_status AS t
+                WHERE t.host_id = %(host_id)s AND t.node_id = i.entity_id AND t.time > %(time)s
+                ORDER BY t.time
+                LIMIT 1
+            )
+        ) AS time
+    ) AS s
+    CROSS JOIN LATERAL (
+        SELECT c.*
+        FROM tailscale_node_changes AS c
+        WHERE c.host_id = %(host_id)s AND c.node_id = i.entity_id AND c.time <= s.time
+        ORDER BY c.time DESC
+        LIMIT 1
+    ) AS v
+),
+
+kept AS (
+    INSERT INTO tailscale_node_changes (
+        host_id, node_id, time, digest, host_name, dns_name, os, version, user_id, user_name, tags,
+        public_key, key_expiry, expired, exit_node_option, tailscale_ips, allowed_ips, primary_routes
+    )
+    SELECT
+        host_id, node_id, next_time, digest, host_name, dns_name, os, version, user_id, user_name, tags,
+        public_key, key_expiry, expired, exit_node_option, tailscale_ips, allowed_ips, primary_routes
+    FROM following
+    WHERE digest <> late_digest
+    ON CONFLICT (host_id, node_id, time) DO NOTHING
+)
+
+DELETE FROM tailscale_node_changes AS c
+USING following AS f
+WHERE
+    c.host_id = %(host_id)s AND c.node_id = f.entity_id AND c.time = f.next_time
+    AND c.digest = f.late_digest;
+
+-- name: record_tailscale_node_changes
+WITH incoming AS (
+    SELECT r.*, decode(r.digest, 'hex') AS new_digest, b.digest AS old_digest
+    FROM jsonb_to_recordset(%(rows)s) AS r (
+        entity_id integer, digest text, host_name text, dns_name text, os text, version text,
+        user_id bigint, user_name text, tags text [], public_key text, key_expiry timestamptz,
+        expired boolean, exit_node_option boolean, tailscale_ips text [], allowed_ips text [],
+        primary_routes text []
+    )
+    LEFT JOIN LATERAL (
+        SELECT c.digest
+        FROM tailscale_node_changes AS c
+        WHERE c.host_id = %(host_id)s AND c.node_id = r.entity_id AND c.time < %(time)s
+        ORDER BY c.time DESC
+        LIMIT 1
+    ) AS b ON TRUE
+),
+
+recorded AS (
+    INSERT INTO tailscale_node_changes (
+        host_id, node_id, time, digest, host_name, dns_name, os, version, user_id, user_name, tags,
+        public_key, key_expiry, expired, exit_node_option, tailscale_ips, allowed_ips, primary_routes
+    )
+    SELECT
+        %(host_id)s, entity_id, %(time)s, new_digest, host_name, dns_name, os, version, user_id, user_name,
+        tags, public_key, key_expiry, expired, exit_node_option, tailscale_ips, allowed_ips, primary_routes
+    FROM incoming
+    WHERE old_digest IS DISTINCT FROM new_digest
+    ON CONFLICT (host_id, node_id, time) DO UPDATE SET
+    digest = excluded.digest,
+    host_name = excluded.host_name,
+    dns_name = excluded.dns_name,
+    os = excluded.os,
+    version = excluded.version,
+    user_id = excluded.user_id,
+    user_name = excluded.user_name,
+    tags = excluded.tags,
+    public_key = excluded.public_key,
+    key_expiry = excluded.key_expiry,
+    expired = excluded.expired,
+    exit_node_option = excluded.exit_node_option,
+    tailscale_ips = excluded.tailscale_ips,
+    allowed_ips = excluded.allowed_ips,
+    primary_routes = excluded.primary_routes
+),
+
+unchanged AS (
+    DELETE FROM tailscale_node_changes AS c
+    USING incoming AS i
+    WHERE
+        c.host_id = %(host_id)s AND c.node_id = i.entity_id AND c.time = %(time)s
+        AND i.old_digest = i.new_digest
+),
+
+earlier AS (
+    UPDATE tailscale_nodes AS n
+    SET first_seen = %(time)s
+    FROM incoming AS i
+    WHERE n.node_id = i.entity_id AND n.first_seen > %(time)s AND n.changed_at > %(time)s
+)
+
+UPDATE tailscale_nodes AS n
+SET
+    name = coalesce(nullif(split_part(i.dns_name, '.', 1), ''), i.host_name, n.stable_id),
+    host_name = i.host_name,
+    dns_name = i.dns_name,
+    os = i.os,
+    version = coalesce(i.version, n.version),
+    user_id = i.user_id,
+    user_name = coalesce(i.user_name, n.user_name),
+    tags = i.tags,
+    public_key = i.public_key,
+    key_expiry = i.key_expiry,
+    expired = i.expired,
+    exit_node_option = i.exit_node_option,
+    tailscale_ips = i.tailscale_ips,
+    allowed_ips = i.allowed_ips,
+    primary_routes = i.primary_routes,
+    changed_at = %(time)s
+FROM incoming AS i
+WHERE n.node_id = i.entity_id AND n.changed_at <= %(time)s;
+
+-- name: differing_tailscale_status_changes
+SELECT 0 AS entity_id
+WHERE (
+    SELECT c.digest
+    FROM tailscale_status_changes AS c
+    WHERE c.host_id = %(host_id)s AND c.time < %(time)s
+    ORDER BY c.time DESC
+    LIMIT 1
+) IS DISTINCT FROM (%(digests)s::bytea [])[1];
+
+-- name: settle_tailscale_status_changes
+WITH incoming AS (
+    SELECT decode(r.digest, 'hex') AS digest
+    FROM jsonb_to_recordset(%(rows)s) AS r (digest text)
+),
+
+following AS (
+    SELECT i.digest AS late_digest, s.time AS next_time, v.*
+    FROM incoming AS i
+    CROSS JOIN LATERAL (
+        SELECT t.time
+        FROM tailscale_status AS t
+        WHERE t.host_id = %(host_id)s AND t.time > %(time)s
+        ORDER BY t.time
+        LIMIT 1
+    ) AS s
+    CROSS JOIN LATERAL (
+        SELECT c.*
+        FROM tailscale_status_changes AS c
+        WHERE c.host_id = %(host_id)s AND c.time <= s.time
+        ORDER BY c.time DESC
+        LIMIT 1
+    ) AS v
+),
+
+kept AS (
+    INSERT INTO tailscale_status_changes (
+        host_id, time, digest, backend_state, version, health, exit_node_id
+    )
+    SELECT host_id, next_time, digest, backend_state, version, health, exit_node_id
+    FROM following
+    WHERE digest <> late_digest
+    ON CONFLICT (host_id, time) DO NOTHING
+)
+
+DELETE FROM tailscale_status_changes AS c
+USING following AS f
+WHERE c.host_id = %(host_id)s AND c.time = f.next_time AND c.digest = f.late_digest;
+
+-- name: record_tailscale_status_changes
+WITH incoming AS (
+    SELECT r.*, decode(r.digest, 'hex') AS new_digest, (
+        SELECT c.digest
+        FROM tailscale_status_changes AS c
+        WHERE c.host_id = %(host_id)s AND c.time < %(time)s
+        ORDER BY c.time DESC
+        LIMIT 1
+    ) AS old_digest
+    FROM jsonb_to_recordset(%(rows)s) AS r (
+        digest text, backend_state text, version text, health text [], exit_node_id integer
+    )
+),
+
+recorded AS (
+    INSERT INTO tailscale_status_changes (
+        host_id, time, digest, backend_state, version, health, exit_node_id
+    )
+    SELECT %(host_id)s, %(time)s, new_digest, backend_state, version, health, exit_node_id
+    FROM incoming
+    WHERE old_digest IS DISTINCT FROM new_digest
+    ON CONFLICT (host_id, time) DO UPDATE SET
+    digest = excluded.digest,
+    backend_state = excluded.backend_state,
+    version = excluded.version,
+    health = excluded.health,
+    exit_node_id = excluded.exit_node_id
+)
+
+DELETE FROM tailscale_status_changes AS c
+USING incoming AS i
+WHERE c.host_id = %(host_id)s AND c.time = %(time)s AND i.old_digest = i.new_digest;
+
+-- Schema, policies and upkeep
+
+-- name: server
+SELECT
+    current_setting('server_version_num')::integer AS number,
+    current_setting('server_version') AS version,
+    (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS extension,
+    EXISTS (SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb') AS available,
+    current_setting('timescaledb.license', TRUE) AS edition;
+
+-- name: has_migrations
+SELECT to_regclass('_yoyo_migration') IS NOT NULL;
+
+-- name: applied_migrations
+SELECT migration_id
+FROM _yoyo_migration;
+
+-- name: policies
+SELECT relation, kind, source, level, after, until, every
+FROM policies
+ORDER BY kind <> 'refresh', level, relation, kind;
+
+-- name: registered_policies
+SELECT
+    CASE j.proc_name
+        WHEN 'policy_refresh_continuous_aggregate' THEN 'refresh'
+        WHEN 'policy_compression' THEN 'columnstore'
+        ELSE 'retention'
+    END AS kind,
+    j.hypertable_name AS relation,
+    coalesce(
+        j.config ->> 'start_offset', j.config ->> 'compress_after', j.config ->> 'drop_after'
+    )::interval AS after,
+    (j.config ->> 'end_offset')::interval AS until,
+    j.schedule_interval AS every
+FROM timescaledb_information.jobs AS j
+WHERE j.proc_name IN ('policy_refresh_continuous_aggregate', 'policy_compression', 'policy_retention');
+
+-- name: remove_refresh_policy
+SELECT remove_continuous_aggregate_policy(%(relation)s::regclass, if_exists => TRUE);
+
+-- name: add_refresh_policy
+SELECT add_continuous_aggregate_policy(
+    %(relation)s::regclass,
+    start_offset => %(after)s::interval,
+    end_offset => %(until)s::interval,
+    schedule_interval => %(every)s::interval,
+    buckets_per_batch => %(buckets_per_batch)s
+);
+
+-- name: remove_columnstore_policy
+CALL remove_columnstore_policy(%(relation)s::regclass, if_exists => TRUE);
+
+-- name: add_columnstore_policy
+CALL add_columnstore_policy(
+    %(relation)s::regclass, after => %(after)s::interval, schedule_interval => %(every)s::interval
+);
+
+-- name: remove_retention_policy
+SELECT remove_retention_policy(%(relation)s::regclass, if_exists => TRUE);
+
+-- name: add_retention_policy
+SELECT add_retention_policy(
+    %(relation)s::regclass, drop_after => %(after)s::interval, schedule_interval => %(every)s::interval
+);
+
+-- name: late_windows
+SELECT late_window_id, source, since, until
+FROM late_windows
+ORDER BY late_window_id;
+
+-- name: drop_late_windows
+DELETE FROM late_windows
+WHERE late_window_id = ANY(%(late_window_ids)s::bigint []);
+
+-- name: note_missed_windows
+-- A lowest aggregate whose materialised part ends before its policy's look-back begins.
+WITH lowest AS (
+    SELECT DISTINCT ON (p.source)
+        p.source,
+        p.after,
+        _timescaledb_functions.to_timestamp(
+            _timescaledb_functions.cagg_watermark(c.mat_hypertable_id)
+        ) AS watermark
+    FROM policies AS p
+    INNER JOIN _timescaledb_catalog.continuous_agg AS c ON c.user_view_name = p.relation
+    WHERE p.kind = 'refresh'
+    ORDER BY p.source, p.level
+)
+
+INSERT INTO late_windows (source, since, until)
+SELECT
+    l.source,
+    greatest(l.watermark, (SELECT min(first_seen) FROM hosts)),
+    now() - l.after + INTERVAL '1 day'
+FROM lowest AS l
+WHERE
+    l.watermark < now() - l.after
+    AND EXISTS (SELECT 1 FROM hosts WHERE first_seen < now() - l.after AND last_seen > l.watermark)
+RETURNING late_window_id;
+
+-- name: due_jobs
+-- Aggregates bottom-up, then columnstore, then retention, then the user's own.
+SELECT
+    j.job_id,
+    j.proc_name || coalesce(' ' || j.hypertable_name, '') AS name,
+    j.schedule_interval
+FROM timescaledb_information.jobs AS j
+LEFT JOIN policies AS p ON p.relation = j.hypertable_name AND p.kind = 'refresh'
+WHERE
+    j.job_id >= 1000 AND j.scheduled
+    AND (j.next_start IS NULL OR j.next_start <= now())
+ORDER BY
+    CASE j.proc_name
+        WHEN 'policy_refresh_continuous_aggregate' THEN 1
+        WHEN 'policy_compression' THEN 2
+        WHEN 'policy_retention' THEN 3
+        ELSE 4
+    END,
+    p.level,
+    j.job_id;
+
+-- name: schedule_job
+SELECT alter_job(%(job_id)s, next_start => now() + %(every)s::interval);
+
+-- name: start_job_run
+INSERT INTO job_runs (job, started_at)
+VALUES (%(job)s, now())
+ON CONFLICT (job) DO UPDATE SET started_at = excluded.started_at, finished_at = NULL, error = NULL;
+
+-- name: finish_job_run
+UPDATE job_runs
+SET
+    finished_at = clock_timestamp(),
+    runs = runs + 1,
+    failures = failures + CASE WHEN %(error)s::text IS NULL THEN 0 ELSE 1 END,
+    error = %(error)s
+WHERE job = %(job)s;
+
+-- name: prune_receipts
+DELETE FROM receipts
+WHERE received_at < now() - %(keep)s::interval;
+
+-- name: prune_rejects
+DELETE FROM rejects
+WHERE received_at < now() - %(keep)s::interval;
+
+-- Export
+
+-- name: export_chunk_days
+-- UTC days that a hypertable's chunks cover within the range. No row is read for it.
+SELECT DISTINCT date_trunc('day', day)
+FROM timescaledb_information.chunks AS chunk
+CROSS JOIN LATERAL generate_series(
+    date_trunc('day', greatest(chunk.range_start, %(since)s::timestamptz)),
+    least(chunk.range_end, %(until)s::timestamptz) - INTERVAL '1 microsecond',
+    INTERVAL '1 day'
+) AS days (day)
+WHERE chunk.hypertable_schema = 'public' AND chunk.hypertable_name = %(table)s
+ORDER BY 1;
+
+-- name: export_comments
+-- COMMENT ON of the columns that a statement's result comes from.
+SELECT objoid::integer, objsubid, description
+FROM pg_description
+WHERE classoid = 'pg_class'::regclass AND objsubid > 0 AND objoid = ANY(%(tables)s::oid []);
+
+-- name: export_attributes
+-- Documents of attributes by id.
+SELECT attribute_id, document::text
+FROM attributes
+WHERE attribute_id = ANY(%(attribute_ids)s::bigint []);
+
+-- name: export_hosts_tailscale
+-- Hosts that sent status documents: those of that name or identity, or all.
+SELECT
+    host_id,
+    name
+FROM hosts
+WHERE
+    (%(host)s::text IS NULL OR name = %(host)s OR identity = %(host)s)
+    AND EXISTS (SELECT FROM tailscale_status WHERE tailscale_status.host_id = hosts.host_id)
+ORDER BY host_id;
+
+-- name: export_tailscale_status
+-- A page of status documents after a key, the page cut before names are joined.
+SELECT
+    page.host_id,
+    hosts.name AS reporter,
+    page.time,
+    page.received_at,
+    page.node_id,
+    self.stable_id,
+    self.tailnet,
+    self.os,
+    page.backend_state,
+    page.version,
+    page.online,
+    page.health,
+    page.exit_node_id,
+    exit_node.stable_id AS exit_node_stable_id,
+    exit_node.name AS exit_node,
+    page.relay,
+    page.addrs,
+    page.peers,
+    page.peers_online,
+    page.peers_active,
+    page.peers_direct,
+    page.peers_derp,
+    page.peers_peer_relay,
+    page.attribute_id
+FROM (
+    SELECT *
+    FROM tailscale_status
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer [])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (
+                host_id >= %(after_host_id)s::integer
+                AND (host_id, time) > (%(after_host_id)s::integer, %(after_time)s::timestamptz)
+            )
+        )
+    ORDER BY host_id, time
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+LEFT JOIN tailscale_nodes AS self USING (node_id)
+LEFT JOIN tailscale_nodes AS exit_node ON page.exit_node_id = exit_node.node_id
+ORDER BY page.host_id, page.time;
+
+-- name: export_tailscale_peers
+-- A page of peers after a key. The conditions on single columns of the key let TimescaleDB
+-- skip compressed batches; the comparison of rows alone would decompress the chunk for each page.
+SELECT
+    page.host_id,
+    hosts.name AS reporter,
+    page.node_id,
+    node.stable_id,
+    node.name AS peer,
+    node.tailnet,
+    node.os,
+    node.user_name,
+    node.tags,
+    page.time,
+    page.received_at,
+    page.rx_bytes,
+    page.tx_bytes,
+    page.online,
+    page.active,
+    page.path,
+    page.relay,
+    page.peer_relay,
+    page.cur_addr,
+    page.last_handshake,
+    page.last_write,
+    page.last_seen,
+    page.in_engine,
+    page.exit_node,
+    page.key_epoch,
+    page.attribute_id
+FROM (
+    SELECT *
+    FROM tailscale_peers
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer [])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (
+                host_id >= %(after_host_id)s::integer
+                AND (host_id > %(after_host_id)s::integer OR node_id >= %(after_node_id)s::integer)
+                AND (host_id, node_id, time)
+                > (%(after_host_id)s::integer, %(after_node_id)s::integer, %(after_time)s::timestamptz)
+            )
+        )
+    ORDER BY host_id, node_id, time
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+LEFT JOIN tailscale_nodes AS node USING (node_id)
+ORDER BY page.host_id, page.node_id, page.time;
+
+-- name: export_tailscale_node_changes
+SELECT
+    page.host_id,
+    hosts.name AS reporter,
+    page.node_id,
+    node.stable_id,
+    node.tailnet,
+    page.time,
+    page.host_name,
+    page.dns_name,
+    page.os,
+    page.version,
+    page.user_id,
+    page.user_name,
+    page.tags,
+    page.public_key,
+    page.key_expiry,
+    page.expired,
+    page.exit_node_option,
+    page.tailscale_ips,
+    page.allowed_ips,
+    page.primary_routes
+FROM (
+    SELECT *
+    FROM tailscale_node_changes
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer [])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (host_id, node_id, time)
+            > (%(after_host_id)s::integer, %(after_node_id)s::integer, %(after_time)s::timestamptz)
+        )
+    ORDER BY host_id, node_id, time
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+LEFT JOIN tailscale_nodes AS node USING (node_id)
+ORDER BY page.host_id, page.node_id, page.time;
+
+-- name: export_days_tailscale_node_changes
+-- A plain table has no chunks to tell its days.
+SELECT DISTINCT date_trunc('day', time)
+FROM tailscale_node_changes
+WHERE time >= %(since)s::timestamptz AND time < %(until)s::timestamptz
+ORDER BY 1;
+
+-- name: export_tailscale_status_changes
+SELECT
+    page.host_id,
+    hosts.name AS reporter,
+    page.time,
+    page.backend_state,
+    page.version,
+    page.health,
+    page.exit_node_id,
+    exit_node.stable_id AS exit_node_stable_id,
+    exit_node.name AS exit_node
+FROM (
+    SELECT *
+    FROM tailscale_status_changes
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer [])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (host_id, time) > (%(after_host_id)s::integer, %(after_time)s::timestamptz)
+        )
+    ORDER BY host_id, time
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+LEFT JOIN tailscale_nodes AS exit_node ON page.exit_node_id = exit_node.node_id
+ORDER BY page.host_id, page.time;
+
+-- name: export_days_tailscale_status_changes
+SELECT DISTINCT date_trunc('day', time)
+FROM tailscale_status_changes
+WHERE time >= %(since)s::timestamptz AND time < %(until)s::timestamptz
+ORDER BY 1;
+
+-- name: export_documents_tailscale
+-- A page of status documents as they were received.
+SELECT
+    page.host_id,
+    page.time,
+    tailscale_document(page.host_id, page.time) AS document
+FROM (
+    SELECT
+        host_id,
+        time
+    FROM tailscale_status
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer [])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (
+                host_id >= %(after_host_id)s::integer
+                AND (host_id, time) > (%(after_host_id)s::integer, %(after_time)s::timestamptz)
+            )
+        )
+    ORDER BY host_id, time
+    LIMIT %(page)s
+) AS page
+ORDER BY page.host_id, page.time;
+
+-- name: overview_hosts
+SELECT
+    count(*),
+    count(*) FILTER (WHERE last_seen < %(silent)s)
+FROM hosts;
+
+-- name: overview_reporters
+-- State and version come from the changes, a small table; counts only of those heard lately.
+SELECT
+    h.name,
+    h.tailnet,
+    h.last_seen,
+    h.last_seen < %(silent)s,
+    c.backend_state,
+    c.version,
+    s.peers,
+    s.peers_online
+FROM (
+    SELECT *
+    FROM hosts
+    ORDER BY last_seen DESC, host_id
+    LIMIT %(shown)s
+) AS h
+LEFT JOIN LATERAL (
+    SELECT backend_state, version
+    FROM tailscale_status_changes
+    WHERE tailscale_status_changes.host_id = h.host_id
+    ORDER BY time DESC
+    LIMIT 1
+) AS c ON true
+LEFT JOIN LATERAL (
+    SELECT peers, peers_online
+    FROM tailscale_status
+    WHERE tailscale_status.host_id = h.host_id AND time >= %(silent)s
+    ORDER BY time DESC
+    LIMIT 1
+) AS s ON true
+ORDER BY h.last_seen DESC, h.host_id;
+
+-- name: overview_nodes
+-- A tailnet counts as the reporter sees it that sees most of it.
+SELECT
+    sum(tailnets.online)::bigint,
+    sum(tailnets.nodes)::bigint
+FROM (
+    SELECT
+        max(latest.online) AS online,
+        max(latest.nodes) AS nodes
+    FROM (
+        SELECT DISTINCT ON (s.host_id)
+            h.tailnet,
+            coalesce(s.peers_online, 0) + (s.online IS true)::integer AS online,
+            coalesce(s.peers, 0) + (s.node_id IS NOT NULL)::integer AS nodes
+        FROM tailscale_status AS s
+        INNER JOIN hosts AS h ON h.host_id = s.host_id
+        WHERE s.time >= %(silent)s
+        ORDER BY s.host_id, s.time DESC
+    ) AS latest
+    GROUP BY latest.tailnet
+) AS tailnets;
+
+-- name: overview_health
+SELECT
+    m.message,
+    (array_agg(h.name ORDER BY h.name))[1:20]
+FROM hosts AS h
+CROSS JOIN LATERAL (
+    SELECT health
+    FROM tailscale_status_changes
+    WHERE tailscale_status_changes.host_id = h.host_id
+    ORDER BY time DESC
+    LIMIT 1
+) AS c
+CROSS JOIN LATERAL (SELECT DISTINCT message FROM unnest(c.health) AS message) AS m
+WHERE h.last_seen >= %(silent)s
+GROUP BY m.message
+ORDER BY count(*) DESC, m.message
+LIMIT 20;
+
+-- name: overview_traffic
+WITH traffic AS MATERIALIZED (
+    SELECT reporter, peer, rx_bytes, tx_bytes
+    FROM tailscale_traffic(%(since)s, %(until)s, INTERVAL '24 hours')
+)
+
+(
+    SELECT 'reporter' AS kind, reporter, sum(rx_bytes)::bigint AS rx, sum(tx_bytes)::bigint AS tx
+    FROM traffic
+    GROUP BY reporter
+    HAVING sum(rx_bytes) + sum(tx_bytes) > 0
+    ORDER BY sum(rx_bytes) + sum(tx_bytes) DESC, reporter
+    LIMIT %(shown)s
+)
+UNION ALL
+(
+    SELECT 'peer', peer, sum(rx_bytes)::bigint, sum(tx_bytes)::bigint
+    FROM traffic
+    GROUP BY peer
+    HAVING sum(rx_bytes) + sum(tx_bytes) > 0
+    ORDER BY sum(rx_bytes) + sum(tx_bytes) DESC, peer
+    LIMIT %(shown)s
+);
+
+-- name: check_writable
+-- Fails where the tables are missing, read-only or not ours to write; the message is
+-- what makes the commit wait for the disk.
+WITH nothing AS (
+    INSERT INTO late_windows (source, since, until)
+    SELECT 'none', now(), now()
+    WHERE false
+)
+
+SELECT pg_logical_emit_message(true, 'tsstats', 'ready');

@@ -1,0 +1,211 @@
+"""The connection: opened when it is needed, replaced when it was lost, every error translated.
+
+Nothing else in the program imports the driver. A `Database` belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import IO, Any
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+
+from ringstats_ts.errors import (
+    QueryError,
+    RingstatsError,
+    StorageError,
+    StorageUnavailable,
+    UnstorablePayload,
+)
+from ringstats_ts.model import Entity
+from ringstats_ts.sql import statement
+
+Params = dict[str, Any]
+
+RETRYABLE_CLASSES = ("08", "40", "53", "55", "57", "58")
+RETRYABLE_STATES = ("25006", "25P03")
+UNSTORABLE_CLASSES = ("22", "54")
+
+
+@dataclass(slots=True)
+class Memory:
+    """What was read from this database and does not change: ids by natural key, retention.
+
+    It is dropped with the connection, since another database may answer the next one.
+    """
+
+    entities: dict[Entity, int] = field(default_factory=dict)
+    attributes: dict[bytes, int] = field(default_factory=dict)
+    horizons: dict[str, timedelta | None] = field(default_factory=dict)
+
+
+class Database:
+    """One connection to TimescaleDB, in UTC, outside any transaction between calls.
+
+    Parameters
+    ----------
+    uri
+        libpq URI. Never shown or logged.
+    timeout
+        bound of one statement, by `statement_timeout`; None for none.
+    """
+
+    def __init__(self, uri: str, timeout: timedelta | None = None, *, connect_timeout: int = 5) -> None:
+        self._uri = uri
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._connection: psycopg2.extensions.connection | None = None
+        self.memory = Memory()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next call opens a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def rows(self, name: str, params: Params | None = None) -> list[tuple[Any, ...]]:
+        """Run the statement of that name by itself and give its rows."""
+        return self.run(statement(name), params)
+
+    def run(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
+        """Run SQL by itself, outside a transaction, and give its rows."""
+        with self._translated(), self.connection().cursor() as cursor:
+            cursor.execute(sql, params)
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A transaction: committed at the end of the block, rolled back where it raises.
+
+        Raises
+        ------
+        StorageUnavailable
+            where the connection is lost. It may have committed if this came at the end.
+        """
+        with self._translated():
+            connection = self.connection()
+            cursor = connection.cursor()
+            try:
+                cursor.execute("BEGIN")
+                yield Transaction(cursor)
+                cursor.execute("COMMIT")
+            except BaseException:
+                self._roll_back(connection)
+                raise
+
+    def connection(self) -> psycopg2.extensions.connection:
+        """The open connection, in autocommit."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    def _connect(self) -> psycopg2.extensions.connection:
+        options = ["-c TimeZone=UTC"]
+        if self._timeout is not None:
+            options.append(f"-c statement_timeout={int(self._timeout.total_seconds() * 1000)}")
+        try:
+            connection = psycopg2.connect(
+                self._uri,
+                connect_timeout=self._connect_timeout,
+                application_name="tsstats",
+                options=" ".join(options),
+            )
+        except psycopg2.OperationalError as error:
+            raise StorageUnavailable(f"The database cannot be reached: {_first_line(error)}.") from None
+        except psycopg2.Error as error:
+            raise StorageError(
+                f"The database address cannot be used: {_first_line(error)}.", "Check DATABASE_URI."
+            ) from None
+        connection.autocommit = True
+        self.memory = Memory()
+        return connection
+
+    def _roll_back(self, connection: psycopg2.extensions.connection) -> None:
+        """Roll back; a connection that cannot is closed, so that the next call opens another."""
+        try:
+            if not connection.closed:
+                with connection.cursor() as cursor:
+                    cursor.execute("ROLLBACK")
+        except psycopg2.Error:
+            connection.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg2.Error as error:
+            raise translate(error, lost=self._connection is None or bool(self._connection.closed)) from error
+        except UnicodeEncodeError as error:
+            raise UnstorablePayload("A text has a lone surrogate, which cannot be stored.") from error
+
+
+class Transaction:
+    """What may be done between BEGIN and COMMIT."""
+
+    def __init__(self, cursor: psycopg2.extensions.cursor) -> None:
+        self._cursor = cursor
+
+    def rows(self, name: str, params: Params | None = None) -> list[tuple[Any, ...]]:
+        """Run the statement of that name and give its rows."""
+        return self.query(statement(name), params)
+
+    def query(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
+        """Run SQL and give its rows."""
+        self._cursor.execute(sql, params)
+        return self._cursor.fetchall() if self._cursor.description else []
+
+    def execute(self, sql: str, params: Params | None = None) -> int:
+        """Run SQL that gives no rows; the number of rows it changed."""
+        self._cursor.execute(sql, params)
+        return self._cursor.rowcount
+
+    def copy(self, table: str, columns: Sequence[str], text: IO[str]) -> int:
+        """COPY rows in PostgreSQL's text format into the table; their number."""
+        names = ", ".join(quote(column) for column in columns)
+        self._cursor.copy_expert(f"COPY {quote(table)} ({names}) FROM STDIN", text)
+        return self._cursor.rowcount
+
+
+class Conflict(StorageError):
+    """A row with this key is stored already."""
+
+    code = "conflict"
+
+
+def quote(name: str) -> str:
+    """Quote an identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def translate(error: psycopg2.Error, *, lost: bool) -> RingstatsError:
+    """Turn a driver's error into ours. `lost` says whether the connection is gone.
+
+    A lost connection has no SQLSTATE in psycopg2, so the connection itself is asked.
+    """
+    state = error.pgcode or ""
+    detail = _first_line(error)
+    if lost or isinstance(error, psycopg2.InterfaceError):
+        return StorageUnavailable(f"The connection to the database was lost: {detail}.")
+    if state.startswith(RETRYABLE_CLASSES) or state in RETRYABLE_STATES:
+        return StorageUnavailable(f"The database cannot take this now: {detail}.")
+    if state == "23505":
+        return Conflict(f"{detail}.")
+    if state.startswith(UNSTORABLE_CLASSES):
+        return UnstorablePayload(f"A value cannot be stored: {detail}.")
+    return QueryError(f"The database refused: {detail}.")
+
+
+def _first_line(error: psycopg2.Error) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].removeprefix("ERROR:").strip().rstrip(".")

@@ -1,0 +1,123 @@
+"""Ids of entities and attributes: looked up once, made where they are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any
+
+import orjson
+
+from ringstats_ts.model import Attributes, Batch, Entity
+from ringstats_ts.storage.database import Memory, Transaction
+
+REMEMBERED = 50_000
+"""Ids kept in memory per connection and kind; at the limit the memory starts afresh."""
+
+
+class Ids:
+    """The ids that one transaction needs.
+
+    What this transaction made itself is remembered for the next one only by
+    `remember`, after the commit: a rolled-back id would be given to rows that nobody has.
+    """
+
+    def __init__(self, transaction: Transaction, memory: Memory) -> None:
+        self._transaction = transaction
+        self._memory = memory
+        self._entities: dict[Entity, int] = {}
+        self._attributes: dict[bytes, int] = {}
+
+    def resolve(self, batch: Batch) -> None:
+        """Find or make every id that the batch mentions."""
+        self._resolve_entities(batch)
+        self._resolve_attributes(batch)
+
+    def cell(self, value: Any) -> Any:
+        """The value as it is stored: an id in place of an entity or attributes."""
+        kind = type(value)
+        if kind is Entity:
+            return self.entity(value)
+        if kind is Attributes:
+            return self._attributes.get(value.digest) or self._memory.attributes[value.digest]
+        return value
+
+    def entity(self, entity: Entity) -> int:
+        """The id of the entity."""
+        return self._entities.get(entity) or self._memory.entities[entity]
+
+    def remember(self) -> None:
+        """Keep the ids for later transactions. Call after the commit only."""
+        for memory, new in (
+            (self._memory.entities, self._entities),
+            (self._memory.attributes, self._attributes),
+        ):
+            if len(memory) + len(new) > REMEMBERED:
+                memory.clear()  # type: ignore[attr-defined]
+            memory.update(new)  # type: ignore[attr-defined]
+
+    def _resolve_entities(self, batch: Batch) -> None:
+        wanted = {e: e for e in _entities(batch) if e not in self._entities and e not in self._memory.entities}
+        for dimension, group in groupby(sorted(wanted, key=_order), key=lambda e: e.dimension):
+            missing = self._find(dimension, list(group))
+            if missing:
+                rows = [_named(entity) | dict(entity.fields) for entity in missing]
+                self._transaction.rows(f"add_{dimension}", {"rows": _json(rows), "time": batch.time})
+                self._find(dimension, missing)
+
+    def _find(self, dimension: str, entities: list[Entity]) -> list[Entity]:
+        """Look the entities up; those that are not there."""
+        rows = _json([_named(entity) for entity in entities])
+        for *key, entity_id in self._transaction.rows(f"find_{dimension}", {"rows": rows}):
+            self._entities[Entity(dimension, tuple(key))] = entity_id
+        return [entity for entity in entities if entity not in self._entities]
+
+    def _resolve_attributes(self, batch: Batch) -> None:
+        cells = (cell for part in batch.rows for row in part.rows for cell in row)
+        wanted = {
+            cell.digest: cell
+            for cell in cells
+            if type(cell) is Attributes
+            and cell.digest not in self._attributes
+            and cell.digest not in self._memory.attributes
+        }
+        if not wanted:
+            return
+        self._find_attributes(wanted)
+        missing = [part for digest, part in wanted.items() if digest not in self._attributes]
+        if missing:
+            rows = [{"digest": part.digest.hex(), "document": part.document} for part in missing]
+            self._transaction.rows("add_attributes", {"rows": _json(rows)})
+            self._find_attributes(wanted)
+
+    def _find_attributes(self, wanted: Mapping[bytes, Attributes]) -> None:
+        found = self._transaction.rows("find_attributes", {"digests": list(wanted)})
+        self._attributes.update((bytes(digest), attribute_id) for digest, attribute_id in found)
+
+
+KEYS = {"tailscale_nodes": ("scope", "stable_id")}
+"""The columns of each dimension's natural key, in the order of `Entity.key`."""
+
+
+def _named(entity: Entity) -> dict[str, Any]:
+    return dict(zip(KEYS[entity.dimension], entity.key, strict=True))
+
+
+def _order(entity: Entity) -> tuple[str, tuple[str, ...]]:
+    return entity.dimension, entity.key
+
+
+def _entities(batch: Batch) -> Iterator[Entity]:
+    for part in batch.rows:
+        yield from _among(cell for row in part.rows for cell in row)
+    for changes in batch.changes:
+        for entity, _, facts in changes.rows:
+            yield from _among((entity, *facts.values()))
+
+
+def _among(values: Iterable[Any]) -> Iterator[Entity]:
+    return (value for value in values if type(value) is Entity)
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,89 @@
+"""What the first page shows, read in a few bounded queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from ringstats_ts.storage.database import Database
+
+SILENT_AFTER = timedelta(minutes=15)
+SHOWN_REPORTERS = 100
+SHOWN_TRAFFIC = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """A host that reports tailscale status, as its latest sample shows it. Times in UTC."""
+
+    name: str
+    tailnet: str
+    last_seen: datetime
+    silent: bool
+    state: str | None
+    version: str | None
+    peers: int | None
+    peers_online: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes of one reporter or peer in the last day."""
+
+    name: str
+    rx_bytes: int
+    tx_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everything on the first page. `nodes_online` is None where no reporter was heard lately."""
+
+    reporters: list[Reporter] = field(default_factory=list)
+    hosts: int = 0
+    silent_hosts: int = 0
+    nodes_online: int | None = None
+    nodes: int | None = None
+    health: list[tuple[str, list[str]]] = field(default_factory=list)
+    reporter_traffic: list[Traffic] = field(default_factory=list)
+    peer_traffic: list[Traffic] = field(default_factory=list)
+
+
+def read(database: Database, *, now: datetime) -> Overview:
+    """Read the overview.
+
+    Of many reporters, the ones heard last are shown.
+
+    Raises
+    ------
+    StorageError
+    """
+    params = {"silent": now - SILENT_AFTER, "shown": SHOWN_REPORTERS}
+    [(hosts, silent_hosts)] = database.rows("overview_hosts", params)
+    if not hosts:
+        return Overview()
+    [(nodes_online, nodes)] = database.rows("overview_nodes", params)
+    traffic = database.rows(
+        "overview_traffic", {"since": now - timedelta(days=1), "until": now, "shown": SHOWN_TRAFFIC}
+    )
+    return Overview(
+        reporters=[Reporter(*row) for row in database.rows("overview_reporters", params)],
+        hosts=hosts,
+        silent_hosts=silent_hosts,
+        nodes_online=nodes_online,
+        nodes=nodes,
+        health=[(message, names) for message, names in database.rows("overview_health", params)],
+        reporter_traffic=[Traffic(name, rx, tx) for kind, name, rx, tx in traffic if kind == "reporter"],
+        peer_traffic=[Traffic(name, rx, tx) for kind, name, rx, tx in traffic if kind == "peer"],
+    )
+
+
+def check_writable(database: Database) -> None:
+    """Try a write that leaves nothing behind but reaches the write-ahead log.
+
+    Raises
+    ------
+    StorageError
+        where the database is away, read-only, or the user may not write.
+    """
+    database.rows("check_writable")

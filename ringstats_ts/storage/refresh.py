@@ -1,0 +1,70 @@
+"""Refreshing continuous aggregates over windows that their policies have passed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+
+from ringstats_ts.storage import policies
+from ringstats_ts.storage.database import Database, quote
+
+WIDEST = timedelta(days=1)
+"""Widest bucket of any aggregate: a window is widened to whole buckets of it."""
+
+Window = tuple[datetime, datetime]
+
+
+def refresh(database: Database, source: str, since: datetime, until: datetime) -> None:
+    """Refresh the source's aggregates over a window, bottom-up, outside any transaction.
+
+    The newest buckets are left to real-time aggregation, as the policies leave them:
+    a bucket that is materialised before it is over would hide what still comes.
+    """
+    start = _floor(since, WIDEST)
+    end = _floor(until, WIDEST) + WIDEST
+    now = datetime.now(UTC)
+    refreshes = [p for p in policies.shipped(database) if p.kind == "refresh" and p.source == source]
+    for policy in refreshes:
+        newest = _floor(now - (policy.until or WIDEST), policy.until or WIDEST)
+        if start < min(end, newest):
+            database.run(
+                f"CALL refresh_continuous_aggregate('{quote(policy.relation)}', %(since)s, %(until)s)",
+                {"since": start, "until": min(end, newest)},
+            )
+
+
+def refresh_late(database: Database) -> int:
+    """Work off the windows that late documents left; how many. Safe to run twice at once."""
+    by_source: defaultdict[str, list[tuple[int, Window]]] = defaultdict(list)
+    for late_window_id, source, since, until in database.rows("late_windows"):
+        by_source[source].append((late_window_id, (since, until)))
+    for source, windows in by_source.items():
+        for since, until in merged([window for _, window in windows]):
+            refresh(database, source, since, until)
+        database.rows("drop_late_windows", {"late_window_ids": [window_id for window_id, _ in windows]})
+    return sum(map(len, by_source.values()))
+
+
+def catch_up(database: Database) -> int:
+    """Note the time during which no policy ran, where it is longer than they look back.
+
+    Without this, rows that came before a long stop would leave the aggregates as soon as
+    the next refresh moves past them.
+    """
+    return len(database.rows("note_missed_windows"))
+
+
+def merged(windows: list[Window]) -> list[Window]:
+    """The windows in whole days, joined where they touch."""
+    out: list[Window] = []
+    for since, until in sorted(windows):
+        if out and _floor(since, WIDEST) <= _floor(out[-1][1], WIDEST) + WIDEST:
+            out[-1] = (out[-1][0], max(out[-1][1], until))
+        else:
+            out.append((since, until))
+    return out
+
+
+def _floor(time: datetime, width: timedelta) -> datetime:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return epoch + (time - epoch) // width * width

@@ -1,0 +1,179 @@
+"""The schema: migrations by yoyo, and whether a database is one that can be used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import psycopg2
+import psycopg2.extensions
+import yoyo
+from yoyo.backends import DatabaseBackend
+from yoyo.migrations import MigrationList
+
+from ringstats_ts.errors import OutdatedSchema, StorageError, UnsuitableDatabase
+from ringstats_ts.storage.database import Database, translate
+
+TIMESCALEDB_NEEDED = (2, 20)
+POSTGRESQL_NEEDED = 15
+MIGRATION_LOCK = 7_315_021
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What answers at the other end."""
+
+    postgresql: str
+    timescaledb: str
+    license: str
+
+
+def check(database: Database) -> Server:
+    """Make sure that the database can be used as it is.
+
+    Raises
+    ------
+    UnsuitableDatabase
+        no TimescaleDB, the Apache edition, or too old.
+    OutdatedSchema
+        migrations are missing.
+    StorageUnavailable
+        it cannot be reached.
+    """
+    server = check_server(database)
+    missing = pending(database)
+    if missing:
+        raise OutdatedSchema(f"The database lacks {len(missing)} migrations, from {missing[0]} on.")
+    return server
+
+
+def check_server(database: Database) -> Server:
+    """Make sure that it is TimescaleDB Community in a version that we know."""
+    ((number, version, extension, available, edition),) = database.rows("server")
+    if number < POSTGRESQL_NEEDED * 10_000:
+        raise UnsuitableDatabase(
+            f"The server is PostgreSQL {version}; {POSTGRESQL_NEEDED} or newer is needed.", "Upgrade it."
+        )
+    if extension is None:
+        raise UnsuitableDatabase(
+            "The database has no TimescaleDB.",
+            "Run `CREATE EXTENSION timescaledb` as a superuser."
+            if available
+            else "Use a server with TimescaleDB Community, such as the image timescale/timescaledb, "
+            "or leave DATABASE_URI out for the embedded one.",
+        )
+    if edition != "timescale":
+        raise UnsuitableDatabase(
+            f"The database has TimescaleDB {extension} in its Apache edition, "
+            "which has no continuous aggregates.",
+            "Install the Community edition (timescaledb-2-postgresql, or the image timescale/timescaledb).",
+        )
+    if tuple(map(int, re.findall(r"\d+", extension)[:2])) < TIMESCALEDB_NEEDED:
+        raise UnsuitableDatabase(
+            f"The database has TimescaleDB {extension}; 2.20 or newer is needed.",
+            "Upgrade it, then run `ALTER EXTENSION timescaledb UPDATE`.",
+        )
+    return Server(version, extension, edition)
+
+
+def pending(database: Database) -> list[str]:
+    """The shipped migrations that are not applied, in order."""
+    applied = _applied(database)
+    return [name for name in shipped() if name not in applied]
+
+
+def status(database: Database) -> list[tuple[str, bool]]:
+    """Every shipped migration, and whether it is applied."""
+    applied = _applied(database)
+    return [(name, name in applied) for name in shipped()]
+
+
+def shipped() -> list[str]:
+    """Names of the migrations of this version, in order."""
+    with _directory() as directory:
+        return sorted(
+            path.stem for path in directory.glob("*.sql") if not path.name.endswith(".rollback.sql")
+        )
+
+
+def migrate(database: Database, uri: str) -> list[str]:
+    """Apply what is pending, each migration in a transaction of its own; the names applied."""
+    _create_extension(database)
+    check_server(database)
+    with _locked(database), _yoyo(uri) as (backend, migrations):
+        todo = backend.to_apply(migrations)
+        names = [migration.id for migration in todo]
+        backend.apply_migrations(todo)
+    return names
+
+
+def roll_back(database: Database, uri: str, *, everything: bool = False) -> list[str]:
+    """Undo the last migration, or all; the names undone. The data in their tables is gone."""
+    with _locked(database), _yoyo(uri) as (backend, migrations):
+        applied = list(backend.to_rollback(migrations))
+        todo = migrations.__class__(applied if everything else applied[:1])
+        backend.rollback_migrations(todo)
+        return [migration.id for migration in todo]
+
+
+def _applied(database: Database) -> set[str]:
+    if not database.rows("has_migrations")[0][0]:
+        return set()
+    return {name for (name,) in database.rows("applied_migrations")}
+
+
+def _create_extension(database: Database) -> None:
+    ((_, _, extension, available, _),) = database.rows("server")
+    if extension is None and available:
+        try:
+            database.run("CREATE EXTENSION IF NOT EXISTS timescaledb")
+        except StorageError as error:
+            raise UnsuitableDatabase(
+                f"TimescaleDB cannot be created in this database: {error.message}",
+                "Run `CREATE EXTENSION timescaledb` as a superuser.",
+            ) from error
+
+
+@contextmanager
+def _locked(database: Database) -> Iterator[None]:
+    """One migration run at a time. The lock ends with the connection, so a killed run leaves none."""
+    database.run("SELECT pg_advisory_lock(%(lock)s)", {"lock": MIGRATION_LOCK})
+    try:
+        yield
+    finally:
+        database.run("SELECT pg_advisory_unlock(%(lock)s)", {"lock": MIGRATION_LOCK})
+
+
+@contextmanager
+def _yoyo(uri: str) -> Iterator[tuple[DatabaseBackend, MigrationList]]:
+    with ExitStack() as stack:
+        directory = stack.enter_context(_directory())
+        try:
+            backend = yoyo.get_backend(_yoyo_uri(uri))
+            stack.callback(backend.connection.close)
+            with redirect_stdout(StringIO()):  # yoyo prints what a SELECT in a migration gives
+                yield backend, yoyo.read_migrations(str(directory))
+        except psycopg2.Error as error:
+            raise translate(error, lost=False) from error
+
+
+def _yoyo_uri(uri: str) -> str:
+    """The same database in the form that yoyo reads: everything but the name as arguments."""
+    parts: dict[str, Any] = psycopg2.extensions.parse_dsn(uri)
+    name = parts.pop("dbname", "")
+    return f"postgresql:///{quote(name, safe='')}?{urlencode(parts)}"
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    """Where the migrations are: in the installed package, or in a checkout beside it."""
+    package = files("ringstats_ts")
+    with as_file(package.joinpath("migrations")) as installed, as_file(package) as source:
+        yield installed if installed.is_dir() else source.parent / "migrations"

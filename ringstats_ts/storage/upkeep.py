@@ -1,0 +1,64 @@
+"""What a server does by itself and the embedded database does not: due jobs, vacuum, pruning."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from ringstats_ts.config import Config
+from ringstats_ts.errors import RingstatsError, StorageUnavailable
+from ringstats_ts.storage.database import Database
+from ringstats_ts.storage.refresh import refresh_late
+
+logger = logging.getLogger(__name__)
+
+VACUUMED = ("hosts", "receipts", "rejects", "tailscale_nodes", "late_windows", "job_runs")
+"""Small tables that are updated or pruned a lot."""
+
+
+def run_due_jobs(database: Database) -> int:
+    """Run TimescaleDB's due jobs, refreshes bottom-up first; how many ran well.
+
+    A failing job is recorded and tried again at its next time; it stops no other.
+    """
+    done = 0
+    for job_id, name, every in database.rows("due_jobs"):
+        done += _run(database, name, f"CALL run_job({int(job_id)})")
+        database.rows("schedule_job", {"job_id": job_id, "every": every})
+    return done
+
+
+def run_upkeep(database: Database, config: Config) -> None:
+    """Prune receipts and rejects by age, refresh for late documents."""
+    prune(database, config)
+    refresh_late(database)
+
+
+def prune(database: Database, config: Config) -> None:
+    """Drop receipts and rejects that are older than is configured."""
+    database.rows("prune_receipts", {"keep": config.receipts_keep})
+    database.rows("prune_rejects", {"keep": config.rejects_keep})
+
+
+def vacuum(database: Database) -> None:
+    """Vacuum and analyze what changes most. The embedded database has no autovacuum."""
+    for table in VACUUMED:
+        _run(database, f"vacuum {table}", f"VACUUM (ANALYZE) {table}")
+
+
+def _run(database: Database, name: str, sql: str) -> bool:
+    database.rows("start_job_run", {"job": name})
+    error: str | None = None
+    try:
+        database.run(sql)
+    except StorageUnavailable:
+        raise
+    except RingstatsError as failure:
+        error = failure.message
+        logger.warning("%s failed: %s", name, error)
+    database.rows("finish_job_run", {"job": name, "error": error})
+    return error is None
+
+
+IDLE = timedelta(seconds=10)
+"""Pause between two rounds of upkeep."""

@@ -1,0 +1,289 @@
+"""Traffic: what the samples say, computed here in Python, equals every aggregate and every reading function."""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+import pytest
+
+START = datetime(2026, 1, 28, 5, 0, tzinfo=UTC)
+WIDTHS = {
+    "1 minute": timedelta(minutes=1),
+    "5 minutes": timedelta(minutes=5),
+    "7 minutes": timedelta(minutes=7),
+    "1 hour": timedelta(hours=1),
+    "90 minutes": timedelta(minutes=90),
+    "1 day": timedelta(days=1),
+    "25 hours": timedelta(hours=25),
+    "1 week": timedelta(weeks=1),
+    "1 month": None,
+}
+RANGES = {
+    "everything": ("2026-01-01T00:00Z", "2026-03-01T00:00Z"),
+    "whole hours": ("2026-01-28T11:00Z", "2026-01-30T02:00Z"),
+    "nothing is aligned": ("2026-01-28T09:13:07.5Z", "2026-01-30T17:47:29.25Z"),
+    "within an hour": ("2026-01-29T10:11:12Z", "2026-01-29T10:43:21Z"),
+    "within five minutes": ("2026-01-29T10:11:12Z", "2026-01-29T10:13:21Z"),
+    "begins in the silent week": ("2026-02-03T12:00Z", "2026-02-08T23:00Z"),
+    "before the first sample": ("2026-01-01T00:00Z", "2026-01-28T00:00Z"),
+    "after the last sample": ("2026-02-27T00:00Z", "2026-02-28T00:00Z"),
+    "ends before it begins": ("2026-01-30T00:00Z", "2026-01-29T00:00Z"),
+}
+
+
+def bucket_of(time: datetime, width: timedelta | None) -> datetime:
+    if width is None:
+        return time.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    origin = datetime(2000, 1, 3, tzinfo=UTC)
+    return origin + (time - origin) // width * width
+
+
+def steps(samples: list[Any], counter: str) -> Iterator[tuple[datetime, int, bool]]:
+    """Yield time, increase and whether there was a reset, of each sample that has the counter."""
+    before = None
+    for sample in samples:
+        value = getattr(sample, counter)
+        if value is None:
+            continue
+        if before is None:
+            yield sample.time, 0, False
+        else:
+            reset = value < before[0] or sample.key_epoch != before[1]
+            yield sample.time, value if reset else value - before[0], reset
+        before = value, sample.key_epoch
+
+
+def traffic(
+    samples: list[Any], since: datetime, until: datetime, width: timedelta | None
+) -> dict[tuple[datetime, int, int], tuple[int | None, int | None, int, int]]:
+    """What tailscale_traffic must return: rx_bytes, tx_bytes, resets, samples by bucket, host and node."""
+    totals: dict[Any, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    in_order = sorted(samples, key=lambda sample: (sample.host_id, sample.node_id, sample.time))
+    for series, rows in groupby(in_order, key=lambda sample: (sample.host_id, sample.node_id)):
+        series_samples = list(rows)
+        for sample in series_samples:
+            if since <= sample.time < until:
+                totals[bucket_of(sample.time, width), *series]["samples"] += 1
+        for counter in ("rx_bytes", "tx_bytes"):
+            for time, increase, reset in steps(series_samples, counter):
+                if since <= time < until:
+                    total = totals[bucket_of(time, width), *series]
+                    total[counter] += increase
+                    total[f"{counter} resets"] += reset
+    return {
+        key: (
+            total.get("rx_bytes"),
+            total.get("tx_bytes"),
+            max(total["rx_bytes resets"], total["tx_bytes resets"]),
+            total["samples"],
+        )
+        for key, total in totals.items()
+    }
+
+
+def read_traffic(tailnet: Any, since: Any, until: Any, width: str) -> dict[Any, Any]:
+    rows = tailnet.query(
+        "SELECT bucket, host_id, node_id, rx_bytes, tx_bytes, resets, samples"
+        " FROM tailscale_traffic(%s::timestamptz, %s::timestamptz, %s::interval)",
+        since,
+        until,
+        width,
+    )
+    answer = {row[:3]: row[3:] for row in rows}
+    assert len(answer) == len(rows)
+    return answer
+
+
+def make_series(rng: random.Random, sample: type, host_id: int, node_id: int, days: float) -> list[Any]:
+    """Draw samples at irregular times with resets, new keys, missing counters and a silent week."""
+    time, rx, tx, epoch = START, rng.randrange(10**6), rng.randrange(10**6), 1
+    silence = START + timedelta(days=days / 2)
+    samples = []
+    while time < START + timedelta(days=days + 7):
+        time += timedelta(seconds=rng.choice([37, 61, 300, 301, rng.uniform(1, 5000)]))
+        if silence and time > silence:
+            time, silence = time + timedelta(days=7), None
+        rx, tx = rx + rng.choice([0, 1, rng.randrange(5000)]), tx + rng.randrange(300)
+        if rng.random() < 0.03:
+            rx, tx = rng.choice([0, rng.randrange(50)]), rng.choice([0, rng.randrange(50)])
+        if rng.random() < 0.01:
+            epoch, rx, tx = epoch + 1, rng.randrange(10**7), rng.randrange(10**7)
+        unknown = rng.random() < 0.05
+        samples.append(
+            sample(host_id, node_id, time, None if unknown else rx, None if unknown else tx, epoch)
+        )
+    return samples
+
+
+@pytest.fixture
+def series(tailnet: Any, make_sample: type) -> list[Any]:
+    rng = random.Random(20260128)
+    hosts = [tailnet.add_host(name) for name in ("alpha", "beta")]
+    nodes = [tailnet.add_node(name) for name in ("one", "two")]
+    return [
+        sample
+        for host_id in hosts
+        for node_id in nodes
+        for sample in make_series(rng, make_sample, host_id, node_id, days=4)
+    ]
+
+
+def store_in_disorder(tailnet: Any, samples: list[Any]) -> None:
+    """Store in random order, a third before each refresh, some first with wrong values; the newest unrefreshed."""
+    rng = random.Random(1)
+    newest = sorted(samples, key=lambda sample: sample.time)[-40:]
+    older = [sample for sample in samples if sample not in newest]
+    rng.shuffle(older)
+    wrong = [replace(sample, rx_bytes=rng.randrange(10**9), tx_bytes=None) for sample in older[::5]]
+    third = len(older) // 3
+    for batch in (wrong, older[:third], older[third : 2 * third], older[2 * third :]):
+        tailnet.add_samples(batch)
+        tailnet.refresh()
+    tailnet.add_samples(newest)
+
+
+def test_every_aggregate_and_every_bucket_of_traffic_equals_the_samples(
+    tailnet: Any, series: list[Any]
+) -> None:
+    store_in_disorder(tailnet, series)
+
+    everything = traffic(series, *map(datetime.fromisoformat, RANGES["everything"]), timedelta(days=36500))
+    truth = {key[1:]: total for key, total in everything.items()}
+    assert min(resets for _, _, resets, _ in truth.values()) > 5
+    for aggregate in ("tailscale_peers_5m", "tailscale_peers_hourly", "tailscale_peers_daily"):
+        rows = tailnet.query(
+            f"""
+            SELECT host_id, node_id, rx[3], tx[3], greatest(rx[4], tx[4]), samples::bigint
+            FROM (
+                SELECT host_id, node_id, sum(samples) AS samples,
+                    counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last
+                        ORDER BY bucket) AS rx,
+                    counter_roll(tx_first, tx_last, tx_increase, tx_resets, key_first, key_last
+                        ORDER BY bucket) AS tx
+                FROM {aggregate} GROUP BY 1, 2
+            ) AS rolled
+            """
+        )
+        assert {row[:2]: row[2:] for row in rows} == truth, aggregate
+
+    for since, until in RANGES.values():
+        for name, width in WIDTHS.items():
+            expected = traffic(series, datetime.fromisoformat(since), datetime.fromisoformat(until), width)
+            assert read_traffic(tailnet, since, until, name) == expected, (since, until, name)
+
+
+def test_unbounded_ranges_hold_everything(tailnet: Any, series: list[Any]) -> None:
+    store_in_disorder(tailnet, series)
+    expected = traffic(series, START - timedelta(days=1), START + timedelta(days=99), timedelta(days=1))
+    assert read_traffic(tailnet, "-infinity", "infinity", "1 day") == expected
+
+
+def test_the_session_time_zone_does_not_move_buckets(tailnet: Any, series: list[Any]) -> None:
+    tailnet.add_samples(series)
+    since, until = "2026-01-28T09:13Z", "2026-02-06T17:47Z"
+    expected = read_traffic(tailnet, since, until, "1 day")
+    tailnet.query("SET timezone = 'Australia/Lord_Howe'")
+    try:
+        assert read_traffic(tailnet, since, until, "1 day") == expected
+    finally:
+        tailnet.query("SET timezone = 'UTC'")
+
+
+def test_a_bucket_without_counters_does_not_lose_the_step_across_it(
+    tailnet: Any, make_sample: type
+) -> None:
+    host_id, node_id = tailnet.add_host("alpha"), tailnet.add_node("one")
+    times = [datetime(2026, 2, 1, 0, minute, tzinfo=UTC) for minute in (1, 6, 11)]
+    tailnet.add_samples(
+        [
+            make_sample(host_id, node_id, time, value, value)
+            for time, value in zip(times, (100, None, 350), strict=True)
+        ]
+    )
+    tailnet.refresh()
+    answer = read_traffic(tailnet, "2026-02-01Z", "2026-02-02Z", "5 minutes")
+    assert [(key[0].minute, row) for key, row in answer.items()] == [
+        (0, (0, 0, 0, 1)),
+        (5, (None, None, 0, 1)),
+        (10, (250, 250, 0, 1)),
+    ]
+
+
+@pytest.mark.parametrize("silence", [timedelta(minutes=90), timedelta(days=7), timedelta(days=400)])
+@pytest.mark.parametrize("width", ["5 minutes", "1 hour", "1 day"])
+def test_growth_during_a_silent_gap_lands_in_the_first_sample_after_it(
+    tailnet: Any, make_sample: type, silence: timedelta, width: str
+) -> None:
+    host_id, node_id = tailnet.add_host("alpha"), tailnet.add_node("one")
+    before = datetime(2025, 1, 10, 12, 3, tzinfo=UTC)
+    after = before + silence
+    tailnet.add_samples(
+        [make_sample(host_id, node_id, before, 100, 10), make_sample(host_id, node_id, after, 900, 15)]
+    )
+    tailnet.refresh()
+    answer = read_traffic(tailnet, after - timedelta(minutes=1), after + timedelta(minutes=1), width)
+    assert answer == {(bucket_of(after, WIDTHS[width]), host_id, node_id): (800, 5, 0, 1)}
+
+
+def test_a_reset_is_counted_once_though_it_hits_both_counters(tailnet: Any, make_sample: type) -> None:
+    host_id, node_id = tailnet.add_host("alpha"), tailnet.add_node("one")
+    values = [(50, 60), (70, 80), (5, 6), (9, 9)]
+    tailnet.add_samples(
+        [
+            make_sample(host_id, node_id, START + timedelta(hours=hour), rx, tx)
+            for hour, (rx, tx) in enumerate(values)
+        ]
+    )
+    answer = read_traffic(tailnet, "2026-01-28Z", "2026-01-29Z", "1 day")
+    assert list(answer.values()) == [(20 + 5 + 4, 20 + 6 + 3, 1, 4)]
+
+
+def test_sums_by_reporter_user_tag_and_tailnet_are_the_sums_of_the_peers(
+    tailnet: Any, make_sample: type
+) -> None:
+    hosts = [tailnet.add_host("alpha"), tailnet.add_host("beta")]
+    nodes = [
+        tailnet.add_node("one", user_id=7, user_name="ann@example.com"),
+        tailnet.add_node("two", user_id=8, user_name="tagged-devices", tags=["tag:db", "tag:web"]),
+        tailnet.add_node("three", user_id=8, user_name="tagged-devices", tags=["tag:web"]),
+    ]
+    growth = {(h, n): 10**h_index * (n_index + 1) for h_index, h in enumerate(hosts) for n_index, n in enumerate(nodes)}
+    tailnet.add_samples(
+        [
+            make_sample(h, n, START + timedelta(minutes=minute), minute * bytes_, 0)
+            for (h, n), bytes_ in growth.items()
+            for minute in (0, 1)
+        ]
+    )
+    hour = START
+    arguments = "(%s::timestamptz, %s::timestamptz)"
+    window = (START, START + timedelta(hours=1))
+
+    def read(function: str, columns: str) -> list[tuple[Any, ...]]:
+        return tailnet.query(f"SELECT {columns}, tx_bytes, resets, samples FROM {function}{arguments}", *window)
+
+    assert read("tailscale_traffic", "bucket, reporter, peer, rx_bytes") == [
+        (hour, reporter, peer, 10**h * (n + 1), 0, 0, 2)
+        for h, reporter in enumerate(("alpha", "beta"))
+        for n, peer in enumerate(("one", "two", "three"))
+    ]
+    assert read("tailscale_traffic_by_reporter", "bucket, reporter, rx_bytes") == [
+        (hour, "alpha", 6, 0, 0, 6),
+        (hour, "beta", 60, 0, 0, 6),
+    ]
+    assert read("tailscale_traffic_by_user", "bucket, tailnet, user_name, user_id, rx_bytes") == [
+        (hour, "example.ts.net", "ann@example.com", 7, 11, 0, 0, 4),
+        (hour, "example.ts.net", "tagged-devices", 8, 55, 0, 0, 8),
+    ]
+    assert read("tailscale_traffic_by_tag", "bucket, tailnet, tag, rx_bytes") == [
+        (hour, "example.ts.net", "tag:db", 22, 0, 0, 4),
+        (hour, "example.ts.net", "tag:web", 55, 0, 0, 8),
+        (hour, "example.ts.net", None, 11, 0, 0, 4),
+    ]
+    assert read("tailscale_traffic_by_tailnet", "bucket, tailnet, rx_bytes") == [
+        (hour, "example.ts.net", 66, 0, 0, 12)
+    ]

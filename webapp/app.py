@@ -1,0 +1,35 @@
+"""The application: settings in, routes and handlers on. Nothing happens at import."""
+
+from __future__ import annotations
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from ringstats_ts.config import Config
+from webapp import errors, health, ingest, pages, trace
+from webapp.service import Service
+
+
+def create_app(config: Config | None = None) -> Flask:
+    """Make the application; without `config`, from the environment.
+
+    No connection is opened here: each thread opens its own with its first request,
+    which in gunicorn is after the fork.
+
+    Raises
+    ------
+    ConfigError
+        where a setting cannot be used, or no database is named.
+    """
+    config = config or Config.from_env()
+    app = Flask(__name__)
+    app.url_map.strict_slashes = False
+    Service(config).attach(app)
+    trace.register(app)
+    errors.register(app)
+    for routes in (ingest.routes, health.routes, pages.routes, errors.routes):
+        app.register_blueprint(routes)
+    if config.proxy_hops:
+        hops = config.proxy_hops
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    return app

@@ -1,0 +1,52 @@
+# ruff: noqa: N999  # gunicorn looks for this name
+"""Settings of gunicorn, from the same environment as everything else: `gunicorn --config THIS_FILE`.
+
+`webapp.server.CONFIG_FILE` is its path where the package is installed.
+"""
+
+import os
+from pathlib import Path
+
+from ringstats_ts.config import Config
+from webapp import server
+
+_config = Config.from_env()
+
+wsgi_app = "webapp:create_app()"
+proc_name = "tsstats"
+bind = [_config.listen]
+worker_class = "gthread"
+workers = _config.workers
+threads = _config.threads
+
+# Of the worker's heartbeat: a request may take longer, a stuck interpreter may not.
+timeout = 30
+# More than one document may take in the database, so that what was begun is answered.
+graceful_timeout = int(_config.database_timeout.total_seconds()) + 7
+# Above the usual 60 s of a collector would hold a connection for each; below saves no handshake.
+keepalive = 5
+backlog = 512
+
+# A bound on whatever leaks; the jitter keeps workers from restarting together.
+max_requests = 10_000
+max_requests_jitter = 1_000
+
+# The heartbeat touches a file: on a disk that stalls, gunicorn would kill healthy workers.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
+
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+# X-Forwarded headers are the application's business (TSSTATS_PROXY_HOPS).
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
+
+# The application writes a line for each request itself.
+accesslog = None
+errorlog = "-"
+loglevel = "info"
+
+on_starting = server.on_starting
+post_worker_init = server.post_worker_init
+worker_exit = server.worker_exit

@@ -1,0 +1,30 @@
+"""Whether the process lives, and whether it can take documents now."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from ringstats_ts.storage import overview, schema
+from webapp.service import service
+
+routes = Blueprint("health", __name__)
+
+
+@routes.get("/healthz")
+def alive() -> Response:
+    """The process answers. Says nothing about the database."""
+    return Response('{"status": "alive"}\n', mimetype="application/json")
+
+
+@routes.get("/readyz")
+def ready() -> Response:
+    """The database takes writes, as tried at most two seconds ago; else 503 with the reason."""
+    here = service()
+    here.readiness.get(_look)
+    return Response('{"status": "ready"}\n', mimetype="application/json")
+
+
+def _look() -> None:
+    database = service().database()
+    schema.check(database)
+    overview.check_writable(database)

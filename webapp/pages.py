@@ -1,0 +1,87 @@
+"""The first page: a browser gets an overview, curl gets a few lines of text."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from flask import Blueprint, Response, render_template, request
+
+from ringstats_ts import __version__
+from ringstats_ts.errors import StorageError
+from ringstats_ts.storage import overview
+from ringstats_ts.storage.overview import Overview
+from webapp.errors import public_text, report, retry_after
+from webapp.service import service
+
+_SAFE_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
+_CSP = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+routes = Blueprint("pages", __name__)
+
+
+@routes.get("/")
+def front() -> Response:
+    """The overview for a browser, else version and how to post."""
+    wants_html = any(kind == "text/html" for kind, _ in request.accept_mimetypes)
+    response = _page() if wants_html else _text()
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+def _text() -> Response:
+    return Response(render_template("front.txt", version=__version__, url=_url()), mimetype="text/plain")
+
+
+def _page() -> Response:
+    try:
+        response = _html(look=service().overview.get(_look))
+    except StorageError as error:
+        report(error)
+        response = _html(problem=public_text(error))
+        response.status_code = 503
+        response.headers["Retry-After"] = retry_after()
+    response.headers["Content-Security-Policy"] = _CSP
+    return response
+
+
+def _html(look: Overview | None = None, problem: str | None = None) -> Response:
+    page = render_template(
+        "front.html",
+        version=__version__,
+        url=_url(),
+        now=datetime.now(UTC),
+        look=look,
+        problem=problem,
+        ago=_ago,
+        size=_size,
+    )
+    return Response(page, mimetype="text/html")
+
+
+def _look() -> Overview:
+    return overview.read(service().database(), now=datetime.now(UTC))
+
+
+def _url() -> str:
+    """The service's address as the client knows it; an odd Host header is not repeated into a shell line."""
+    host = request.host if _SAFE_HOST.fullmatch(request.host) else "localhost:8000"
+    return f"{request.scheme}://{host}{request.script_root}/"
+
+
+def _ago(now: datetime, time: datetime) -> str:
+    """A duration as people say it."""
+    seconds = max((now - time) // timedelta(seconds=1), 0)
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{seconds // unit} {name} ago"
+    return f"{seconds} s ago"
+
+
+def _size(count: int) -> str:
+    """Bytes in binary units, three digits."""
+    value, unit = float(count), 0
+    while value >= 999.5 and unit < 6:
+        value, unit = value / 1024, unit + 1
+    digits = 0 if unit == 0 or value >= 100 else 1
+    return f"{value:.{digits}f} {('B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB')[unit]}"

@@ -1,0 +1,86 @@
+"""What the requests of one process share: settings, a connection per thread, small caches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Generic, TypeVar
+
+from flask import Flask, current_app
+
+from ringstats_ts.config import Config
+from ringstats_ts.errors import ConfigError, StorageError
+from ringstats_ts.storage.database import Database
+from ringstats_ts.storage.overview import Overview
+
+READY_SECONDS = 2.0
+OVERVIEW_SECONDS = 10.0
+
+T = TypeVar("T")
+
+
+class Cached(Generic[T]):
+    """What a costly look at the database gave, for some seconds; its failure too.
+
+    One thread looks, the others wait for it: a crowd of requests is one query.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._until = 0.0
+        self._value: T | None = None
+        self._error: StorageError | None = None
+
+    def get(self, look: Callable[[], T]) -> T:
+        """The value; `look` is asked where it is too old.
+
+        Raises
+        ------
+        StorageError
+            as `look` raised it.
+        """
+        with self._lock:
+            if monotonic() >= self._until:
+                self._refresh(look)
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            return self._value  # type: ignore[return-value]
+
+    def _refresh(self, look: Callable[[], T]) -> None:
+        try:
+            self._value, self._error = look(), None
+        except StorageError as error:
+            self._value, self._error = None, error
+        self._until = monotonic() + self._seconds
+
+
+class Service:
+    """The settings, and the connection of the thread that asks."""
+
+    def __init__(self, config: Config) -> None:
+        if config.database_uri is None:
+            raise ConfigError("No database is named. Set DATABASE_URI, or start with `tsstats up`.")
+        self.config = config
+        self._uri = config.database_uri
+        self._threads = threading.local()
+        self.readiness: Cached[None] = Cached(READY_SECONDS)
+        self.overview: Cached[Overview] = Cached(OVERVIEW_SECONDS)
+
+    def attach(self, app: Flask) -> None:
+        """Make this the service of the application."""
+        app.extensions["tsstats"] = self
+
+    def database(self) -> Database:
+        """The connection of this thread, which opens when it is first used."""
+        database: Database | None = getattr(self._threads, "database", None)
+        if database is None:
+            database = self._threads.database = Database(self._uri, self.config.database_timeout)
+        return database
+
+
+def service() -> Service:
+    """The service of the application that runs."""
+    found: Service = current_app.extensions["tsstats"]
+    return found

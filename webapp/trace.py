@@ -1,0 +1,59 @@
+"""What every request gets: an id, its headers, the rest of its body read, one log line."""
+
+from __future__ import annotations
+
+import logging
+import re
+from time import monotonic
+from uuid import uuid4
+
+from flask import Flask, Request, Response, g, request
+
+from webapp import log
+from webapp.body import drain
+
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,64}")
+_QUIET = ("/healthz", "/readyz")
+
+
+def register(app: Flask) -> None:
+    """Put an id on every request, and headers and a log line on every answer."""
+    app.before_request(_begin)
+    app.after_request(_finish)
+
+
+def request_id() -> str:
+    """The id of this request: the client's own if it can be used, else a new UUID."""
+    if "request_id" not in g:
+        g.request_id = _given(request) or str(uuid4())
+    return str(g.request_id)
+
+
+def _given(request: Request) -> str | None:
+    text = request.headers.get("Request-Id", "")
+    return text if _VISIBLE.fullmatch(text) else None
+
+
+def _begin() -> None:
+    g.started = monotonic()
+
+
+def _finish(response: Response) -> Response:
+    drain(request)
+    response.headers["Request-Id"] = request_id()
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    level = logging.DEBUG if request.path in _QUIET and response.status_code < 400 else logging.INFO
+    log.write(
+        level,
+        "request",
+        method=request.method,
+        path=request.path[:200],
+        status=response.status_code,
+        bytes=g.get("received_bytes", 0),
+        rows=g.get("rows"),
+        error=g.get("error"),
+        ms=round((monotonic() - g.started) * 1000, 1),
+        request_id=request_id(),
+    )
+    return response
