@@ -17,7 +17,7 @@ RUN /opt/tsstats/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 
 FROM ${BASE}
 COPY --from=build /opt/tsstats /opt/tsstats
-RUN useradd --system --uid 10001 --no-create-home --home-dir /data tsstats \
+RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin tsstats \
     && install -d -o tsstats -g tsstats /data
 ENV PATH=/opt/tsstats/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -8,10 +8,13 @@ embedded one that is made for it.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -68,7 +71,13 @@ FUNCTIONS = """
 """
 
 POLICIES = """
-    SELECT upper(format('TSSTATS_%s_%s', kind, relation)), kind, relation, after::text, until::text, every::text
+    SELECT
+        upper(format('TSSTATS_%s_%s', kind, relation)),
+        kind,
+        relation,
+        after::text,
+        until::text,
+        every::text
     FROM policies
     ORDER BY source, relation, level, kind
 """
@@ -215,9 +224,10 @@ def _function_sections(cursor: Any) -> Iterator[str]:
 def _policy_sections(cursor: Any) -> Iterator[str]:
     yield "## Policies"
     yield (
-        "As shipped. The variable overrides one; `tsstats migrate` applies it. "
-        "A refresh looks at what is older than `until` and younger than `after`; "
-        "chunks older than `after` are compressed (columnstore) or dropped (retention; never where it is empty)."
+        "As shipped. The variable overrides one, and `tsstats migrate` applies it. A refresh takes what is "
+        "younger than `after` and older than `until`; its variable is written like "
+        "`start=2 days end=5 minutes every=5 minutes`. Chunks older than `after` are compressed (columnstore) "
+        "or dropped (retention); empty is never, and the variable is written like `90 days` or `never`."
     )
     yield _table(
         ("variable", "kind", "relation", "after", "until", "every"),
@@ -229,3 +239,53 @@ def _said(comment: str | None, name: str) -> str:
     if not comment:
         raise SystemExit(f"{name} has no comment. Add a COMMENT ON to the migration that makes it.")
     return comment
+
+
+@contextmanager
+def _migrated_database() -> Iterator[str]:
+    from ringstats_ts.embedded import open_database
+    from ringstats_ts.storage.database import Database
+    from ringstats_ts.storage.schema import migrate
+
+    with TemporaryDirectory(prefix="tsstats-docs-") as directory:
+        external = os.environ.get("TSSTATS_TEST_DATABASE_URI")
+        with nullcontext(external) if external else open_database(Path(directory)) as uri:
+            with Database(uri) as database:
+                migrate(database, uri)
+            yield uri
+
+
+def pages() -> dict[Path, str]:
+    """Make every page, by where it belongs."""
+    with _migrated_database() as uri:
+        tables = tables_page(uri)
+    return {
+        DOCS / "cli.md": cli_page(),
+        DOCS / "settings.md": settings_page(),
+        DOCS / "tables.md": tables,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the pages, or check them; 1 where one is out of date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--check", action="store_true", help="fail where a page is out of date")
+    what.add_argument("--write", action="store_true", help="write the pages")
+    options = parser.parse_args(arguments)
+
+    stale = {
+        path: text for path, text in pages().items() if not path.exists() or path.read_text("utf-8") != text
+    }
+    for path, text in stale.items():
+        if options.write:
+            path.write_text(text, "utf-8")
+        print(f"{path.name} {'written' if options.write else 'is out of date'}.")
+    if stale and not options.write:
+        print("Run `tox -e docs -- --write`, and look at what has changed.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

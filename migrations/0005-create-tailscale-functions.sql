@@ -207,8 +207,14 @@ LANGUAGE sql STABLE ROWS 10000 AS $$
             steps.node_id,
             sum(steps.rx_increase + counter_step(steps.rx_before, steps.rx_key_before, steps.rx_first, steps.key_first))::bigint AS rx_bytes,
             sum(steps.tx_increase + counter_step(steps.tx_before, steps.tx_key_before, steps.tx_first, steps.key_first))::bigint AS tx_bytes,
-            sum(steps.rx_resets) + count(*) FILTER (WHERE steps.rx_first < steps.rx_before OR steps.key_first <> steps.rx_key_before) AS rx_resets,
-            sum(steps.tx_resets) + count(*) FILTER (WHERE steps.tx_first < steps.tx_before OR steps.key_first <> steps.tx_key_before) AS tx_resets,
+            sum(steps.rx_resets) + count(*) FILTER (
+                WHERE steps.rx_before IS NOT NULL
+                AND (steps.rx_first < steps.rx_before OR steps.key_first <> steps.rx_key_before)
+            ) AS rx_resets,
+            sum(steps.tx_resets) + count(*) FILTER (
+                WHERE steps.tx_before IS NOT NULL
+                AND (steps.tx_first < steps.tx_before OR steps.key_first <> steps.tx_key_before)
+            ) AS tx_resets,
             sum(steps.samples)::bigint AS samples
         FROM steps
         WHERE steps.time >= $1
@@ -333,7 +339,7 @@ SELECT
     (
         SELECT array_agg(f.key ORDER BY f.key)
         FROM jsonb_each(v.fields) AS f
-        WHERE f.value IS DISTINCT FROM v.fields_before -> f.key
+        WHERE v.fields_before IS NOT NULL AND f.value IS DISTINCT FROM v.fields_before -> f.key
     ) AS changed,
     v.host_name,
     v.dns_name,

@@ -24,6 +24,7 @@ def create_app(config: Config | None = None) -> Flask:
     config = config or Config.from_env()
     app = Flask(__name__)
     app.url_map.strict_slashes = False
+    app.jinja_env.trim_blocks = app.jinja_env.keep_trailing_newline = True
     Service(config).attach(app)
     trace.register(app)
     errors.register(app)

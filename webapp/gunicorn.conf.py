@@ -42,6 +42,9 @@ limit_request_field_size = 8190
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 
+# A second service of the same user would take the first one's socket.
+control_socket_disable = True
+
 # The application writes a line for each request itself.
 accesslog = None
 errorlog = "-"

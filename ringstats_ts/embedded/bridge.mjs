@@ -45,6 +45,7 @@ class Bridge {
     statementSeconds: seconds("TSSTATS_EMBEDDED_STATEMENT_SECONDS", 900),
   };
   engine;
+  versions = {};
   #sessions = new Set();
   #waiting = new Set();
   #owner = null;
@@ -125,6 +126,8 @@ class Bridge {
     // Nothing is preloaded: until a function of it was called, Community features are refused.
     await this.rows("LOAD 'timescaledb'; CREATE EXTENSION IF NOT EXISTS timescaledb");
     await this.rows("SELECT public.time_bucket('1 day', now())");
+    const [[timescaledb]] = await this.rows("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'");
+    this.versions = { postgresql: this.#builtIn.server_version, timescaledb };
     this.#inForce = settingsKey({ user: SUPERUSER, role: "none", defaults: {}, set: {} });
     await this.checkpoint();
   }
@@ -306,16 +309,17 @@ async function main() {
     options: { data: { type: "string" }, socket: { type: "string" }, modules: { type: "string" } },
   });
   process.umask(0o077);
-  process.stdin.resume();
+  let bridge = null;
+  process.stdin.on("end", () => (bridge ? bridge.stop() : process.exit(1))).resume();
   const durable = process.env.TSSTATS_EMBEDDED_SYNC !== "off";
   await initialise(values.data, values.modules);
   const dataDir = path.join(values.data, "pgdata");
   const engine = new Engine({ modules: values.modules, dataDir, database: DATABASE, durable }, die);
   await engine.start();
-  const bridge = new Bridge(engine);
-  await bridge.open();
+  const opened = new Bridge(engine);
+  await opened.open();
+  bridge = opened;
   for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => bridge.stop());
-  process.stdin.on("end", () => bridge.stop());
   setInterval(() => bridge.upkeep(), UPKEEP_SECONDS * 1000);
   listen(bridge, path.join(values.socket, ".s.PGSQL.5432"));
 }
@@ -325,7 +329,7 @@ function listen(bridge, socket) {
   const server = net.createServer({ noDelay: true }, (client) => bridge.accept(client));
   server.listen(socket, () => {
     fs.chmodSync(socket, 0o600);
-    console.log(JSON.stringify({ ready: true, pid: process.pid, socket }));
+    console.log(JSON.stringify(bridge.versions));
   });
 }
 

@@ -29,6 +29,7 @@ export class Engine {
   #control = new Int32Array(new SharedArrayBuffer(8));
   #ports = new MessageChannel();
   #call = null;
+  #stopped = false;
   busySince = null;
 
   /** `onLost(reason)` is called once if the engine stops without having been asked to. */
@@ -41,8 +42,9 @@ export class Engine {
       resourceLimits: { stackSizeMb: JS_STACK_MB },
     });
     this.#worker.on("message", (event) => this.#on(event));
-    this.#worker.on("error", (error) => onLost(error.stack ?? String(error)));
-    this.#worker.on("exit", (code) => onLost(`the engine ended with ${code}`));
+    const lost = (reason) => this.#stopped || onLost(reason);
+    this.#worker.on("error", (error) => lost(error.stack ?? String(error)));
+    this.#worker.on("exit", (code) => lost(`the engine ended with ${code}`));
   }
 
   start() {
@@ -63,9 +65,11 @@ export class Engine {
     return this.#ask({ settings });
   }
 
-  /** Resolves when PostgreSQL has shut down. */
-  stop() {
-    return this.#ask({ stop: true });
+  /** Resolves when PostgreSQL has shut down and its memory is free. */
+  async stop() {
+    await this.#ask({ stop: true });
+    this.#stopped = true;
+    await this.#worker.terminate();
   }
 
   #ask(request, sink, more) {

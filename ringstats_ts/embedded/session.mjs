@@ -6,6 +6,7 @@
 import { randomBytes } from "node:crypto";
 import {
   MessageReader,
+  ProtocolError,
   authenticationOk,
   closeStatement,
   copyFail,
@@ -24,6 +25,7 @@ import {
 const FRONTEND_TYPES = new Set("QPBDECSHXFdcf");
 const COPY_TYPES = new Set("dcf");
 const QUEUE_LIMIT_BYTES = 8 * 1024 * 1024;
+const SLOW_READER_MS = 60_000;
 // What a client is told at once when it changes (libpq's ParameterStatus).
 const REPORTED = [
   "application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "in_hot_standby",
@@ -61,6 +63,8 @@ export class Session {
     socket.on("data", (chunk) => this.#receive(chunk));
     socket.on("error", () => {});
     socket.on("close", () => this.#close());
+    // Everyone waits for a client that does not read its rows.
+    socket.setTimeout(SLOW_READER_MS, () => socket.writableLength > 0 && socket.destroy());
   }
 
   get idle() {
@@ -156,7 +160,15 @@ export class Session {
 
   /** Use the engine until the transaction is over or the client has gone. */
   async turn() {
-    if (!this.started) return this.#begin();
+    try {
+      await (this.started ? this.#serve() : this.#begin());
+    } catch (error) {
+      this.fail(error instanceof ProtocolError ? "08P01" : "XX000", error.message);
+      await this.#cleanUp();
+    }
+  }
+
+  async #serve() {
     if (!this.closed) await this.#bridge.enter(this);
     do {
       if (this.closed || (this.#queue.length === 0 && !(await this.#arrived(this.#bridge.limits.idleSeconds)))) {

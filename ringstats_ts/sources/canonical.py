@@ -80,14 +80,14 @@ def _complaint(value: JSON) -> str | None:
 
 
 def _walk(document: JSON) -> Iterator[tuple[tuple[str, ...], JSON]]:
-    """Yield every value and every key with its path, without recursion."""
+    """Yield every value with its path, and every key with that of its object, without recursion."""
     left: list[tuple[tuple[str, ...], JSON]] = [((), document)]
     while left:
         path, value = left.pop()
         yield path, value
         if isinstance(value, dict):
             for key, member in value.items():
-                yield (*path, key), key
+                yield path, key
                 left.append(((*path, key), member))
         elif isinstance(value, list):
             left.extend(((*path, str(index)), member) for index, member in enumerate(value))

@@ -76,7 +76,7 @@ ON CONFLICT (source, path) DO NOTHING;
 
 -- name: add_late_window
 INSERT INTO late_windows (source, since, until)
-VALUES (%(source)s, %(time)s, %(time)s);
+VALUES (%(source)s, %(since)s, %(until)s);
 
 -- name: add_reject
 INSERT INTO rejects (
@@ -850,3 +850,61 @@ WITH nothing AS (
 )
 
 SELECT pg_logical_emit_message(true, 'tsstats', 'ready');
+
+-- Reading for the command line
+
+-- name: hosts_named
+SELECT host_id, identity, name
+FROM hosts
+WHERE name = %(name)s OR identity = %(name)s
+ORDER BY last_seen DESC, host_id;
+
+-- name: find_document
+SELECT s.time, tailscale_document(s.host_id, s.time)
+FROM tailscale_status AS s
+WHERE s.host_id = %(host_id)s AND (%(at)s::timestamptz IS NULL OR s.time <= %(at)s)
+ORDER BY s.time DESC
+LIMIT 1;
+
+-- name: failing_jobs
+-- Jobs whose last run failed: by the server's own statistics, or by ours on the embedded database.
+SELECT
+    j.proc_name || coalesce(' ' || j.hypertable_name, '') AS job,
+    'see timescaledb_information.job_errors' AS error
+FROM timescaledb_information.jobs AS j
+INNER JOIN timescaledb_information.job_stats AS s USING (job_id)
+WHERE j.job_id >= 1000 AND s.last_run_status = 'Failed'
+UNION ALL
+SELECT job, error
+FROM job_runs
+WHERE error IS NOT NULL;
+
+-- name: overdue_jobs
+SELECT
+    j.proc_name || coalesce(' ' || j.hypertable_name, '') AS job,
+    j.next_start
+FROM timescaledb_information.jobs AS j
+WHERE
+    j.job_id >= 1000 AND j.scheduled AND j.next_start < now() - %(overdue)s::interval
+    AND NOT EXISTS (
+        SELECT 1
+        FROM timescaledb_information.job_stats AS s
+        WHERE s.job_id = j.job_id AND s.job_status = 'Running'
+    )
+ORDER BY j.next_start;
+
+-- name: count_late_windows
+SELECT count(*)
+FROM late_windows;
+
+-- name: database_size
+SELECT pg_database_size(current_database());
+
+-- name: drift
+SELECT source, path
+FROM drift
+ORDER BY first_seen DESC, source, path;
+
+-- name: count_reporters
+SELECT count(*), count(*) FILTER (WHERE last_seen < now() - INTERVAL '1 hour')
+FROM hosts;

@@ -44,6 +44,14 @@ class Memory:
     horizons: dict[str, timedelta | None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rows of a query and the names of their columns."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+
+
 class Database:
     """One connection to TimescaleDB, in UTC, outside any transaction between calls.
 
@@ -83,6 +91,27 @@ class Database:
         with self._translated(), self.connection().cursor() as cursor:
             cursor.execute(sql, params)
             return cursor.fetchall() if cursor.description else []
+
+    def read(self, sql: str) -> Answer:
+        """Run SQL of a person's, read-only and as the role tsstats_reader.
+
+        Raises
+        ------
+        QueryError
+            with the server's message, position and hint.
+        """
+        try:
+            with self._translated(), self.connection().cursor() as cursor:
+                cursor.execute("BEGIN READ ONLY")
+                try:
+                    cursor.execute("SET LOCAL ROLE tsstats_reader")
+                    cursor.execute(sql)
+                    names = [column.name for column in cursor.description or ()]
+                    return Answer(names, cursor.fetchall() if cursor.description else [])
+                finally:
+                    self._roll_back(self.connection())
+        except UnstorablePayload as error:
+            raise QueryError(error.message) from error
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -148,6 +177,8 @@ class Database:
             raise translate(error, lost=self._connection is None or bool(self._connection.closed)) from error
         except UnicodeEncodeError as error:
             raise UnstorablePayload("A text has a lone surrogate, which cannot be stored.") from error
+        except ValueError as error:
+            raise UnstorablePayload("A text holds the character NUL, which cannot be stored.") from error
 
 
 class Transaction:

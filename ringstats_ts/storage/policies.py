@@ -57,14 +57,19 @@ def configured(database: Database, overrides: Mapping[str, str]) -> list[Policy]
     return list(policies.values())
 
 
-def apply(database: Database, overrides: Mapping[str, str]) -> list[Policy]:
-    """Register the policies as configured; those that differed before and were changed."""
+def differing(database: Database, overrides: Mapping[str, str]) -> list[Policy]:
+    """The policies, as configured, that are not registered so."""
     registered = {(kind, relation): rest for kind, relation, *rest in database.rows("registered_policies")}
-    changed = [
+    return [
         policy
         for policy in configured(database, overrides)
         if registered.get((policy.kind, policy.relation)) != _registration(policy)
     ]
+
+
+def apply(database: Database, overrides: Mapping[str, str]) -> list[Policy]:
+    """Register the policies as configured; those that differed before and were changed."""
+    changed = differing(database, overrides)
     with database.transaction() as transaction:
         for policy in changed:
             _register(transaction, policy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from ringstats_ts.storage import policies
@@ -43,6 +44,20 @@ def refresh_late(database: Database) -> int:
             refresh(database, source, since, until)
         database.rows("drop_late_windows", {"late_window_ids": [window_id for window_id, _ in windows]})
     return sum(map(len, by_source.values()))
+
+
+def refresh_since(database: Database, taken: Iterable[tuple[str, datetime]]) -> None:
+    """Refresh what these samples, each a source and a time, went into.
+
+    For a loader, whose reader wants to see at once what was loaded.
+    """
+    by_source: defaultdict[str, list[Window]] = defaultdict(list)
+    for source, time in taken:
+        by_source[source].append((time, time))
+    for source, windows in by_source.items():
+        for since, until in merged(windows):
+            database.rows("add_late_window", {"source": source, "since": since, "until": until})
+    refresh_late(database)
 
 
 def catch_up(database: Database) -> int:

@@ -265,13 +265,13 @@ def _note(transaction: Transaction, host_id: int, batch: Batch) -> None:
         "name": host.name,
         "tailnet": host.tailnet,
         "stable_id": host.stable_id,
-        "source": batch.source,
     }
     transaction.rows("touch_host", seen)
     if batch.drift:
-        transaction.rows("add_drift", seen | {"paths": list(batch.drift)})
+        transaction.rows("add_drift", seen | {"source": batch.source, "paths": list(batch.drift)})
     if batch.time < batch.received_at - LATE:
-        transaction.rows("add_late_window", seen)
+        window = {"source": batch.source, "since": batch.time, "until": batch.time}
+        transaction.rows("add_late_window", window)
 
 
 def _receipt(task: Task, at: datetime, row_count: int, *, duplicate: bool) -> Receipt:

@@ -1,6 +1,6 @@
 """A tailnet written straight into the tables, so that SQL is tested apart from the ingest path."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +24,6 @@ class Sample:
 @dataclass
 class Tailnet:
     connection: Any
-    names: dict[str, int] = field(default_factory=dict)
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with self.connection.cursor() as cursor:
@@ -90,7 +89,10 @@ class Tailnet:
 
 @pytest.fixture
 def tailnet(connection: Any, clean: None) -> Tailnet:
-    return Tailnet(connection)
+    tailnet = Tailnet(connection)
+    # Sets the watermark back: below it, rows that are not refreshed yet are not seen.
+    tailnet.query(f"TRUNCATE {', '.join(AGGREGATES)}")
+    return tailnet
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ import orjson
 import pyarrow as pa
 
 from ringstats_ts.errors import ExportError, NotFound
+from ringstats_ts.export.parquet import locked, make_folder, temporary_file, write_parquet
+from ringstats_ts.export.wide import Record, Spill, flatten
 from ringstats_ts.model import JSON, Source
-from ringstats_ts.parquet import locked, make_folder, temporary_file, write_parquet
 from ringstats_ts.sql import statements
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.pages import Pages, Range, days
-from ringstats_ts.wide import Record, Spill, flatten
 
 Layout = Literal["rows", "wide"]
 Progress = Callable[[str, int], None]
@@ -60,7 +60,7 @@ def export(
     until: datetime | None = None,
     layout: Layout = "rows",
     host: str | None = None,
-    progress: Progress = lambda label, rows: None,
+    progress: Progress | None = None,
 ) -> ExportSummary:
     """Write what is stored of a source to Parquet files under `out`.
 
@@ -105,7 +105,7 @@ class _Job:
     hosts: Sequence[tuple[int, str]]
     since: datetime | None
     until: datetime | None
-    progress: Progress
+    progress: Progress | None
 
     def rows(self, host_ids: Sequence[int]) -> Range:
         return Range(host_ids, self.since, self.until)
@@ -115,7 +115,8 @@ class _Job:
         since = max(day, rows.since or day)
         until = min(day + DAY, rows.until or day + DAY)
         for page in pages.read(replace(rows, since=since, until=until)):
-            self.progress(f"{label} {day:%Y-%m-%d}", page.num_rows)
+            if self.progress is not None:
+                self.progress(f"{label} {day:%Y-%m-%d}", page.num_rows)
             yield page
 
 

@@ -1,0 +1,305 @@
+"""Starts the database process, restarts it when it is lost or hangs, stops it cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ringstats_ts.embedded import install, instance
+from ringstats_ts.errors import EmbeddedDatabaseError
+
+START_SECONDS = 300.0
+"""Recovery after a crash reads all WAL since the last checkpoint; on a slow disk that takes a while."""
+STOP_SECONDS = 40.0
+PROBE_INTERVAL_SECONDS = 5.0
+FAILED_PROBES = 3
+FIRST_BACKOFF_SECONDS = 0.2
+LONGEST_BACKOFF_SECONDS = 30.0
+HEALTHY_SECONDS = 60.0
+OPEN_SECONDS = 330.0
+LOG_BYTES = 2000
+
+logger = logging.getLogger(__name__)
+
+
+def _log_progress(message: str) -> None:
+    logger.info("%s", message)
+
+
+class EmbeddedDatabase:
+    """The embedded TimescaleDB on one data directory, owned by this process.
+
+    Parameters
+    ----------
+    data_dir
+        Created if it is missing. Holds the database, the lock and the log of the database process.
+    sync
+        False takes the protection against power cuts away. Only for the test that shows what it protects from.
+    on_progress
+        Gets one line for each thing that takes a while or goes wrong; called from the supervisor's thread too.
+    """
+
+    def __init__(
+        self, data_dir: Path, *, sync: bool = True, on_progress: Callable[[str], None] = _log_progress
+    ) -> None:
+        self.data_dir = Path(data_dir).absolute()
+        self._sync = sync
+        self._on_progress = on_progress
+        self._stopping = threading.Event()
+        self._command: list[str] = []
+        self._lock: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._socket_directory = Path()
+        self.versions: dict[str, str] = {}
+        self.restarts = 0
+
+    @property
+    def uri(self) -> str:
+        """The libpq URI; it stays the same when the database process is restarted."""
+        if self._lock is None:
+            raise EmbeddedDatabaseError("The embedded database has not been started.")
+        return instance.uri_of(self._socket_directory)
+
+    @property
+    def node_pid(self) -> int | None:
+        """The database process, None while there is none."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> str:
+        """Install if needed, start, and wait until it answers. Returns the URI.
+
+        Raises `DataDirectoryInUse` if another process runs on the data directory, else `EmbeddedDatabaseError`.
+        """
+        self._make_data_dir()
+        self._lock = instance.take_lock(self.data_dir)
+        try:
+            instance.withdraw(self.data_dir)
+            node = install.find_node()
+            modules = install.install(node, self._on_progress)
+            self._socket_directory = instance.socket_directory(self.data_dir)
+            self._command = self._node_command(node.node, modules)
+            self._launch()
+        except BaseException:
+            self._release()
+            raise
+        os.register_at_fork(after_in_child=self._forget)
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._supervise, name="embedded-database", daemon=True)
+        self._thread.start()
+        return self.uri
+
+    def stop(self) -> None:
+        """Stop cleanly: returns when the data directory is free for another. Does nothing if it is not running."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._end_process()
+            self._thread.join()
+            self._thread = None
+        if self._lock is not None:
+            self._release()
+            instance.wait_until_unlocked(self.data_dir, STOP_SECONDS)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _make_data_dir(self) -> None:
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise EmbeddedDatabaseError(
+                f"The data directory {self.data_dir} cannot be created: {error.strerror}.",
+                "Name another with --data or TSSTATS_DATA.",
+            ) from error
+
+    def _node_command(self, node: str, modules: Path) -> list[str]:
+        bridge = str(install.HERE / "bridge.mjs")
+        options = {"--data": self.data_dir, "--socket": self._socket_directory, "--modules": modules}
+        return [node, bridge, *(str(word) for option in options.items() for word in option)]
+
+    def _environment(self) -> dict[str, str]:
+        # NODE_OPTIONS is meant for other programs and can keep this one from starting.
+        environment = {name: value for name, value in os.environ.items() if name != "NODE_OPTIONS"}
+        if not self._sync:
+            environment["TSSTATS_EMBEDDED_SYNC"] = "off"
+        return environment
+
+    def _launch(self) -> None:
+        """Start node and wait for its first line."""
+        if not (self.data_dir / "pgdata").exists():
+            self._on_progress("Creating the database ...")
+        # Made again: cleaners of /tmp take directories away.
+        instance.socket_directory(self.data_dir)
+        assert self._lock is not None
+        with (self.data_dir / "log").open("wb") as log:
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,  # its end tells the bridge that we are gone
+                stdout=subprocess.PIPE,
+                stderr=log,
+                pass_fds=(self._lock,),
+                env=self._environment(),
+                cwd=self.data_dir,
+                start_new_session=True,  # Ctrl-C is for us; we stop it when its users are done
+            )
+        try:
+            self.versions = self._first_line(process)
+        except BaseException:
+            _kill(process)
+            raise
+        self._process = process
+        instance.publish(self.data_dir, self.uri, process.pid)
+
+    def _first_line(self, process: subprocess.Popen[bytes]) -> dict[str, str]:
+        assert process.stdout is not None
+        deadline = time.monotonic() + START_SECONDS
+        while not select.select([process.stdout], [], [], 0.2)[0]:
+            if self._stopping.is_set() and self._thread is not None:
+                raise EmbeddedDatabaseError("The embedded database was stopped while it started.")
+            if time.monotonic() > deadline:
+                raise self._start_error(f"did not start within {START_SECONDS:.0f} s")
+        line = process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise self._start_error("ended while it started")
+        versions: dict[str, str] = json.loads(line)
+        return versions
+
+    def _start_error(self, what: str) -> EmbeddedDatabaseError:
+        log = (self.data_dir / "log").read_bytes()[-LOG_BYTES:].decode(errors="replace").strip()
+        reason = log.splitlines()[0] if log else "it gave no reason"
+        return EmbeddedDatabaseError(
+            f"The embedded database in {self.data_dir} {what}: {reason}.",
+            f"See {self.data_dir / 'log'}. Is the disk full, or the directory not writable?",
+        )
+
+    def _supervise(self) -> None:
+        backoff = FIRST_BACKOFF_SECONDS
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            self._watch()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - started > HEALTHY_SECONDS:
+                backoff = FIRST_BACKOFF_SECONDS
+            backoff = self._restart(backoff)
+
+    def _watch(self) -> None:
+        """Return when the process is gone; end it if it no longer answers."""
+        process = self._process
+        failed = 0
+        while process is not None and failed < FAILED_PROBES:
+            try:
+                process.wait(PROBE_INTERVAL_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                failed = 0 if instance.answers(self._socket_directory) else failed + 1
+        if process is not None:
+            _kill(process)
+
+    def _restart(self, backoff: float) -> float:
+        """Start again, after a pause that doubles. Returns the pause before the next."""
+        while not self._stopping.wait(backoff):
+            backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
+            self._on_progress("The embedded database was lost; starting it again ...")
+            try:
+                self._launch()
+            except (EmbeddedDatabaseError, OSError) as error:
+                self._on_progress(str(error))
+                continue
+            self.restarts += 1
+            break
+        return backoff
+
+    def _end_process(self) -> None:
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._on_progress(
+                "The embedded database did not stop in time and was ended; the next start recovers it."
+            )
+            _kill(process)
+
+    def _release(self) -> None:
+        if self._process is not None:
+            _kill(self._process)
+            self._process = None
+        instance.withdraw(self.data_dir)
+        if self._socket_directory.name:
+            shutil.rmtree(self._socket_directory, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _forget(self) -> None:
+        """In a forked child: hold neither the lock nor the pipe, or the database would outlive its owner."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        if self._process is not None:
+            _close_pipes(self._process)
+            self._process = None
+        self._thread = None
+
+
+@contextlib.contextmanager
+def open_database(data_dir: Path, on_progress: Callable[[str], None] = _log_progress) -> Iterator[str]:
+    """The URI of the database on this data directory, for one piece of work.
+
+    Uses the one that runs; else starts one and stops it at the end, when no other piece of work uses it.
+    """
+    data_dir = Path(data_dir).absolute()
+    database = EmbeddedDatabase(data_dir, on_progress=on_progress)
+    database._make_data_dir()
+    with instance.shared_use(data_dir) as users:
+        try:
+            yield _running_or_started(database)
+        finally:
+            if database.node_pid is not None:
+                instance.wait_for_other_users(users)
+                database.stop()
+
+
+def _running_or_started(database: EmbeddedDatabase) -> str:
+    deadline = time.monotonic() + OPEN_SECONDS
+    while True:
+        if uri := instance.running_uri(database.data_dir):
+            return uri
+        try:
+            return database.start()
+        except instance.DataDirectoryInUse:
+            if time.monotonic() > deadline:
+                raise
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    _close_pipes(process)
+
+
+def _close_pipes(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()

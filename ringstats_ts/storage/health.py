@@ -1,0 +1,120 @@
+"""How the database fares: one finding a subject, for `tsstats doctor`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ringstats_ts.errors import RingstatsError
+from ringstats_ts.storage import policies, schema
+from ringstats_ts.storage.database import Database
+
+CLOCK_TOLERANCE = timedelta(seconds=5)
+"""Skew that matters: samples carry this machine's time, policies run by the server's."""
+
+OVERDUE = timedelta(minutes=15)
+"""How late a job may be before it is worth a look; nothing runs for a while after a start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, whether it is well, and what was found."""
+
+    subject: str
+    ok: bool
+    detail: str
+
+
+def examine(database: Database, overrides: Mapping[str, str]) -> Iterator[Finding]:
+    """Look at everything in turn; where the database does not answer, only that is said."""
+    try:
+        started = time.monotonic()
+        database.run("SELECT 1")
+        elapsed = time.monotonic() - started
+        yield Finding("database", True, f"answers in {elapsed * 1000:.0f} ms")
+        server = schema.check_server(database)
+        detail = f"{server.timescaledb} Community on PostgreSQL {server.postgresql}"
+        yield Finding("timescaledb", True, detail)
+    except RingstatsError as error:
+        yield Finding("database", False, str(error))
+        return
+    missing = schema.pending(database)
+    yield Finding("migrations", not missing, _migrations(missing))
+    if not missing:
+        for subject, look in _LOOKS.items():
+            ok, detail = look(database)
+            yield Finding(subject, ok, detail)
+        yield _policies(database, overrides)
+
+
+def _migrations(missing: list[str]) -> str:
+    if missing:
+        return f"{len(missing)} pending, from {missing[0]} on. Run `tsstats migrate`."
+    return f"all {len(schema.shipped())} applied"
+
+
+def _policies(database: Database, overrides: Mapping[str, str]) -> Finding:
+    try:
+        different = policies.differing(database, overrides)
+    except RingstatsError as error:
+        return Finding("policies", False, str(error))
+    if different:
+        names = ", ".join(f"{policy.kind} of {policy.relation}" for policy in different)
+        return Finding("policies", False, f"not as configured: {names}. Run `tsstats migrate`.")
+    return Finding("policies", True, "registered as configured")
+
+
+def _jobs(database: Database) -> tuple[bool, str]:
+    failing = database.rows("failing_jobs")
+    if failing:
+        job, error = failing[0]
+        return False, f"{len(failing)} failing; {job}: {error}"
+    overdue = database.rows("overdue_jobs", {"overdue": OVERDUE})
+    if overdue:
+        return False, f"{overdue[0][0]} is overdue since {overdue[0][1]:%Y-%m-%d %H:%M}Z. Does the server run?"
+    return True, "none failing, none overdue"
+
+
+def _late(database: Database) -> tuple[bool, str]:
+    ((count,),) = database.rows("count_late_windows")
+    return True, f"{count} windows wait to be refreshed" if count else "no window waits to be refreshed"
+
+
+def _clock(database: Database) -> tuple[bool, str]:
+    before = datetime.now(UTC)
+    ((server,),) = database.run("SELECT clock_timestamp()")
+    skew = server - (before + (datetime.now(UTC) - before) / 2)
+    seconds = skew.total_seconds()
+    if abs(skew) > CLOCK_TOLERANCE:
+        return False, f"the server is {seconds:+.1f} s off this machine. Set both by NTP."
+    return True, f"the server is {seconds:+.3f} s off this machine"
+
+
+def _size(database: Database) -> tuple[bool, str]:
+    ((size,),) = database.rows("database_size")
+    return True, f"the database takes {size / 1e6:,.0f} MB"
+
+
+def _drift(database: Database) -> tuple[bool, str]:
+    found = database.rows("drift")
+    if not found:
+        return True, "no field that this version does not know"
+    shown = ", ".join(path for _, path in found[:5])
+    return True, f"{len(found)} fields that this version does not know, kept in attributes: {shown}"
+
+
+def _reporters(database: Database) -> tuple[bool, str]:
+    ((total, silent),) = database.rows("count_reporters")
+    return True, f"{total} hosts have reported, {silent} of them not within the last hour"
+
+
+_LOOKS: dict[str, Callable[[Database], tuple[bool, str]]] = {
+    "jobs": _jobs,
+    "late data": _late,
+    "clock": _clock,
+    "size": _size,
+    "drift": _drift,
+    "reporters": _reporters,
+}

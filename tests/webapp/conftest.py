@@ -1,0 +1,233 @@
+"""A real gunicorn on a loopback port in front of the fixture database."""
+
+import copy
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from webapp.server import CONFIG_FILE
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+def _node(number, name, **fields):
+    return {
+        "ID": f"n{number}CNTRL",
+        "PublicKey": f"nodekey:{number:064x}",
+        "HostName": name,
+        "DNSName": f"{name}.tail0example.ts.net.",
+        "OS": "linux",
+        "UserID": 1,
+        "TailscaleIPs": [f"100.64.0.{number}"],
+        "AllowedIPs": [f"100.64.0.{number}/32"],
+        "CurAddr": "",
+        "Relay": "fra",
+        "RxBytes": 0,
+        "TxBytes": 0,
+        "Created": "2025-07-08T22:30:58.706639886Z",
+        "LastWrite": NEVER,
+        "LastSeen": NEVER,
+        "LastHandshake": NEVER,
+        "Online": True,
+        "ExitNode": False,
+        "ExitNodeOption": False,
+        "Active": False,
+        "InNetworkMap": True,
+        "InMagicSock": True,
+        "InEngine": True,
+    } | fields
+
+
+@pytest.fixture
+def status():
+    """Makes a status document of a reporter with two peers."""
+
+    def make(reporter="web-1", rx_bytes=1000, **fields):
+        peers = [_node(2, "db-1", RxBytes=rx_bytes, TxBytes=2 * rx_bytes), _node(3, "laptop", Online=False)]
+        return {
+            "Version": "1.94.2-t0a29cf18b",
+            "TUN": True,
+            "BackendState": "Running",
+            "TailscaleIPs": ["100.64.0.1"],
+            "Self": _node(1, reporter),
+            "Health": [],
+            "MagicDNSSuffix": "tail0example.ts.net",
+            "Peer": {peer["PublicKey"]: peer for peer in peers},
+            "User": {"1": {"ID": 1, "LoginName": "ana@example.com"}},
+        } | copy.deepcopy(fields)
+
+    return make
+
+
+@pytest.fixture
+def body(status):
+    """The bytes of a status document."""
+    return json.dumps(status()).encode()
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict
+    content: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.content)
+
+    @property
+    def text(self):
+        return self.content.decode()
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen
+    port: int
+    log_path: Path
+    headers: dict = field(default_factory=dict)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/"
+
+    def request(self, method, path="/", body=None, headers=None, chunked=False):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, headers or {}, encode_chunked=chunked)
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path="/", **headers):
+        return self.request("GET", path, headers=headers)
+
+    def post(self, body, path="/", headers=None):
+        return self.request("POST", path, body, headers)
+
+    def post_chunked(self, chunks, path="/", headers=None):
+        headers = {"Transfer-Encoding": "chunked"} | (headers or {})
+        return self.request("POST", path, iter(chunks), headers, chunked=True)
+
+    def raw(self):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def log(self):
+        return self.log_path.read_text()
+
+    def log_lines(self, event="request"):
+        lines = (json.loads(line) for line in self.log().splitlines() if line.startswith("{"))
+        return [line for line in lines if line["event"] == event]
+
+    def workers(self):
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def _start(directory, database_uri, **environment):
+    port = _free_port()
+    log_path = directory / f"gunicorn-{port}.log"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TSSTATS_", "DATABASE"))}
+    settings = {
+        "DATABASE_URI": database_uri,
+        "TSSTATS_LISTEN": f"127.0.0.1:{port}",
+        "TSSTATS_WORKERS": "2",
+        "TSSTATS_THREADS": "4",
+        "TSSTATS_LATE_REFRESH": "off",
+    }
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "--config", str(CONFIG_FILE)],
+            cwd=directory,
+            env=kept | settings | environment,
+            stdout=log,
+            stderr=log,
+        )
+    server = Server(process, port, log_path)
+    for _ in range(100):
+        try:
+            if server.get("/healthz").status == 200:
+                return server
+        except OSError:
+            assert process.poll() is None, server.log()
+            time.sleep(0.1)
+    process.kill()
+    process.wait()
+    raise AssertionError(server.log())
+
+
+@pytest.fixture
+def clean(connection):
+    """Empties what documents write, but for the tables whose ids a running service remembers."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM tailscale_node_changes")
+        cursor.execute("DELETE FROM tailscale_status_changes")
+        for table in ("tailscale_status", "tailscale_peers", "receipts", "rejects", "drift", "late_windows"):
+            cursor.execute(f"DELETE FROM {table}")
+        cursor.execute("DELETE FROM hosts")
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory, database_uri):
+    """The service as shipped, but for its refresher of late windows."""
+    running = _start(tmp_path_factory.mktemp("web"), database_uri)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def start_server(tmp_path, database_uri):
+    """Starts a service with other settings, for one test."""
+    started = []
+
+    def start(uri=database_uri, **environment):
+        started.append(_start(tmp_path, uri, **environment))
+        return started[-1]
+
+    yield start
+    for running in started:
+        if running.process.poll() is None:
+            running.stop()
+
+
+@pytest.fixture
+def count(connection):
+    """Counts the rows of a table."""
+
+    def of(table):
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT count(*) FROM {table}")
+            return cursor.fetchone()[0]
+
+    return of
+
+
+@pytest.fixture
+def rejects(connection):
+    """The refused payloads: reason, host, sender, size."""
+
+    def read():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT reason, source, host, sender, size_bytes FROM rejects ORDER BY reject_id")
+            return cursor.fetchall()
+
+    return read

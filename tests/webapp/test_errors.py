@@ -1,0 +1,146 @@
+"""Refusals: status, problem+json, and what is kept of them."""
+
+import json
+import re
+from uuid import UUID, uuid4
+
+import pytest
+
+from ringstats_ts import errors
+from webapp.errors import STATUS, status_of
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+
+def test_the_problem_has_the_shape_of_rfc_9457(server):
+    answer = server.post(b'{"a": 1}')
+    problem = answer.json
+    request_id = answer.headers["request-id"]
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.content.count(b"\n") == 1
+    assert problem.pop("detail").startswith("The document is of no kind that this service knows")
+    assert problem.pop("errors")[0].pop("code") == "unknown-source"
+    assert problem == {
+        "type": "/problems/unknown-source",
+        "title": "The document is valid, but of no kind that this service knows.",
+        "status": 422,
+        "instance": f"urn:uuid:{UUID(request_id)}",
+        "retryable": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code", "says"),
+    [
+        (b"", 400, "empty-payload", "Is the daemon running?"),
+        (b" \n", 400, "empty-payload", "Is the daemon running?"),
+        (b'{"BackendState": "Running", "Self": {', 400, "truncated-payload", "Send the whole document again"),
+        (b"Warning: client version differs\n{}", 400, "malformed-payload", "2>&1"),
+        (b"<html></html>", 400, "malformed-payload", "begins with"),
+        (b'{"devices": []}', 422, "unknown-source", "devices API"),
+        (b'{"temperature": 21.5}', 422, "unknown-source", "'temperature'"),
+        (b'{"a":' + b"[" * 200 + b"]" * 200 + b"}", 422, "unstorable-payload", "nested"),
+    ],
+)
+def test_what_is_refused_says_why_and_is_kept(server, rejects, sent, status, code, says):
+    answer = server.post(sent, "/?host=edge")
+    assert (answer.status, answer.json["errors"][0]["code"]) == (status, code)
+    assert says in answer.json["detail"]
+    assert rejects() == [(code, None, "edge", "127.0.0.1", len(sent))]
+
+
+def test_a_nul_in_a_key_is_refused_and_kept(server, status, rejects):
+    document = status()
+    document["Self"]["a\0b"] = "\0"
+    answer = server.post(json.dumps(document), "/v1/ingest/tailscale")
+    assert answer.status == 422
+    assert [reject[:2] for reject in rejects()] == [("unstorable-payload", "tailscale")]
+
+
+def test_a_bad_parameter_keeps_the_body(server, body, rejects):
+    answer = server.post(body, "/?time=yesterday")
+    assert (answer.status, answer.json["errors"][0]["code"]) == (400, "bad-parameter")
+    assert "RFC 3339" in answer.json["detail"]
+    assert rejects() == [("bad-parameter", None, None, "127.0.0.1", len(body))]
+
+
+def test_a_misspelt_parameter_is_refused(server, body, count):
+    answer = server.post(body, "/?tiem=2026-01-31T12:00:00Z")
+    assert answer.status == 400
+    assert "time" in answer.json["detail"]
+    assert count("receipts") == 0
+
+
+def test_a_form_gets_the_hint_for_curl(server, body):
+    form = b'--x\r\nContent-Disposition: form-data; name="f"\r\n\r\n' + body + b"\r\n--x--\r\n"
+    answer = server.post(form, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert answer.status == 400
+    assert "--data-binary" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
+def test_a_wrong_method_is_405_with_allow(server, method):
+    answer = server.request(method, "/", b"{}")
+    assert (answer.status, answer.json["type"]) == (405, "about:blank")
+    assert {"GET", "POST"} <= set(answer.headers["allow"].split(", "))
+    assert server.get("/v1/ingest/tailscale").headers["allow"] == "OPTIONS, POST"
+
+
+def test_an_unknown_path_is_404(server):
+    answer = server.post(b"{}", "/nowhere")
+    assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_every_answer_has_the_headers(server, body):
+    answers = [
+        server.get("/"),
+        server.get("/healthz"),
+        server.get("/nowhere"),
+        server.post(body),
+        server.post(b""),
+        server.request("PUT"),
+    ]
+    for answer in answers:
+        assert UUID(answer.headers["request-id"])
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(str(uuid4()), True), ("abc-1", True), ("x" * 64, True), ("x" * 65, False), ("a b", False), ("", False)],
+)
+def test_a_request_id_is_echoed_where_it_can_be(server, given, kept):
+    answer = server.post(b"", headers={"Request-Id": given})
+    assert (answer.headers["request-id"] == given) is kept
+    assert re.fullmatch(r"urn:uuid:[0-9a-f-]{36}|#[\w.%-]+", answer.json["instance"])
+
+
+def test_the_type_leads_to_an_explanation(server):
+    where = server.post(b"").json["type"]
+    assert "The body is empty." in server.get(where).text
+    assert server.get("/problems/nosuch").status == 404
+
+
+def _all_errors(kind):
+    return [kind, *(below for child in kind.__subclasses__() for below in _all_errors(child))]
+
+
+def test_every_error_has_its_status():
+    named = {kind.__name__: status_of(kind()) for kind in _all_errors(errors.PayloadError)}
+    assert named == {
+        "PayloadError": 422,
+        "BadParameter": 400,
+        "EmptyPayload": 400,
+        "MalformedPayload": 400,
+        "TruncatedPayload": 400,
+        "PayloadTooLarge": 413,
+        "UnsupportedEncoding": 415,
+        "UnknownSource": 422,
+        "UnstorablePayload": 422,
+        "TimestampOutOfRange": 422,
+        "ConflictingPayload": 422,
+    }
+    assert {status_of(kind()) for kind in _all_errors(errors.StorageError)} == {503}
+    assert STATUS[errors.RingstatsError] == 500
