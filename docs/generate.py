@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 DOCS = Path(__file__).parent
+MIGRATIONS = DOCS.parent / "migrations"
 WIDTH = 100
 NOTE = "<!-- Made by docs/generate.py; `tox -e docs -- --write` makes it again. -->"
 
@@ -75,9 +76,9 @@ POLICIES = """
         upper(format('TSSTATS_%s_%s', kind, relation)),
         kind,
         relation,
-        after::text,
-        until::text,
-        every::text
+        after,
+        until,
+        every
     FROM policies
     ORDER BY source, relation, level, kind
 """
@@ -99,7 +100,9 @@ def cli_page() -> str:
 
 
 def _contexts(command: click.Command, name: str, parent: click.Context | None) -> Iterator[click.Context]:
-    context = click.Context(command, info_name=name, parent=parent, terminal_width=WIDTH)
+    context = click.Context(
+        command, info_name=name, parent=parent, terminal_width=WIDTH, **command.context_settings
+    )
     yield context
     if isinstance(command, click.Group):
         for verb in command.list_commands(context):
@@ -169,7 +172,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def tables_page(uri: str) -> str:
-    """Give what a migrated database says of itself: relations, functions, policies."""
+    """Give what a migrated database says of itself, and its migrations."""
     import psycopg2
 
     connection = psycopg2.connect(uri)
@@ -183,6 +186,7 @@ def tables_page(uri: str) -> str:
                 *_relation_sections(cursor),
                 *_function_sections(cursor),
                 *_policy_sections(cursor),
+                *_migration_sections(),
             )
     finally:
         connection.close()
@@ -231,7 +235,19 @@ def _policy_sections(cursor: Any) -> Iterator[str]:
     )
     yield _table(
         ("variable", "kind", "relation", "after", "until", "every"),
-        ((f"`{row[0]}`", *(cell or "" for cell in row[1:])) for row in _rows(cursor, POLICIES)),
+        (
+            (f"`{variable}`", kind, relation, *("" if span is None else _interval(span) for span in spans))
+            for variable, kind, relation, *spans in _rows(cursor, POLICIES)
+        ),
+    )
+
+
+def _migration_sections() -> Iterator[str]:
+    yield "## Migrations"
+    files = sorted(path for path in MIGRATIONS.glob("*.sql") if not path.stem.endswith(".rollback"))
+    yield _table(
+        ("migration", "purpose"),
+        ((f"`{path.stem}`", path.read_text("utf-8").splitlines()[0].removeprefix("-- ")) for path in files),
     )
 
 

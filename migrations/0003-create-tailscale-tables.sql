@@ -129,6 +129,35 @@ CREATE TABLE tailscale_status_changes (
     PRIMARY KEY (host_id, time)
 );
 
+CREATE FUNCTION tailscale_next_sample(change tailscale_node_changes) RETURNS timestamptz
+LANGUAGE sql STABLE AS $$
+    SELECT least(
+        (
+            SELECT p.time
+            FROM tailscale_peers AS p
+            WHERE p.host_id = change.host_id AND p.node_id = change.node_id AND p.time > change.time
+            ORDER BY p.time
+            LIMIT 1
+        ),
+        (
+            SELECT s.time
+            FROM tailscale_status AS s
+            WHERE s.host_id = change.host_id AND s.node_id = change.node_id AND s.time > change.time
+            ORDER BY s.time
+            LIMIT 1
+        )
+    )
+$$;
+
+CREATE FUNCTION tailscale_next_sample(change tailscale_status_changes) RETURNS timestamptz
+LANGUAGE sql STABLE AS $$
+    SELECT s.time
+    FROM tailscale_status AS s
+    WHERE s.host_id = change.host_id AND s.time > change.time
+    ORDER BY s.time
+    LIMIT 1
+$$;
+
 INSERT INTO policies (relation, kind, source, level, after, until, every) VALUES
 ('tailscale_peers', 'columnstore', 'tailscale', 0, INTERVAL '2 days', NULL, INTERVAL '6 hours'),
 ('tailscale_peers', 'retention', 'tailscale', 0, INTERVAL '730 days', NULL, INTERVAL '1 day'),
@@ -229,4 +258,7 @@ BEGIN
     COMMENT ON COLUMN tailscale_status_changes.version IS 'Version.';
     COMMENT ON COLUMN tailscale_status_changes.health IS 'Health messages as a set, sorted.';
     COMMENT ON COLUMN tailscale_status_changes.exit_node_id IS 'Exit node in use (tailscale_nodes).';
+
+    COMMENT ON FUNCTION tailscale_next_sample(tailscale_node_changes) IS 'Time of the reporter''s first sample of the node after this change.';
+    COMMENT ON FUNCTION tailscale_next_sample(tailscale_status_changes) IS 'Time of the reporter''s first sample after this change.';
 END $$;

@@ -12,6 +12,8 @@ DROP VIEW IF EXISTS tailscale_health_history;
 
 DROP VIEW IF EXISTS tailscale_node_history;
 
+DROP FUNCTION IF EXISTS tailscale_presence(timestamptz, timestamptz, interval);
+
 DROP FUNCTION IF EXISTS tailscale_traffic_by_tailnet(timestamptz, timestamptz, interval);
 
 DROP FUNCTION IF EXISTS tailscale_traffic_by_tag(timestamptz, timestamptz, interval);

@@ -329,6 +329,56 @@ LANGUAGE sql STABLE ROWS 1000 AS $$
     ORDER BY t.bucket, n.tailnet
 $$;
 
+CREATE FUNCTION tailscale_presence(
+    since timestamptz,
+    until timestamptz,
+    bucket interval DEFAULT '1 hour'
+) RETURNS TABLE (
+    bucket timestamptz,
+    reporter text,
+    peer text,
+    samples bigint,
+    online_samples bigint,
+    active_samples bigint,
+    direct_samples bigint,
+    derp_samples bigint,
+    peer_relay_samples bigint,
+    last_handshake timestamptz,
+    host_id integer,
+    node_id integer
+)
+LANGUAGE sql STABLE ROWS 10000 AS $$
+    SELECT
+        time_bucket($3, b.bucket),
+        hosts.name,
+        tailscale_nodes.name,
+        sum(b.samples)::bigint,
+        sum(b.online_samples)::bigint,
+        sum(b.active_samples)::bigint,
+        sum(b.direct_samples)::bigint,
+        sum(b.derp_samples)::bigint,
+        sum(b.peer_relay_samples)::bigint,
+        max(b.last_handshake),
+        b.host_id,
+        b.node_id
+    FROM (
+        -- The planner drops the two that the width rules out.
+        SELECT * FROM tailscale_peers_5m AS five
+        WHERE $3 < INTERVAL '1 hour' AND five.bucket > $1 - INTERVAL '5 minutes' AND five.bucket < $2
+        UNION ALL
+        SELECT * FROM tailscale_peers_hourly AS hourly
+        WHERE $3 >= INTERVAL '1 hour' AND $3 < INTERVAL '1 day'
+            AND hourly.bucket > $1 - INTERVAL '1 hour' AND hourly.bucket < $2
+        UNION ALL
+        SELECT * FROM tailscale_peers_daily AS daily
+        WHERE $3 >= INTERVAL '1 day' AND daily.bucket > $1 - INTERVAL '24 hours' AND daily.bucket < $2
+    ) AS b
+    INNER JOIN hosts ON hosts.host_id = b.host_id
+    INNER JOIN tailscale_nodes ON tailscale_nodes.node_id = b.node_id
+    GROUP BY 1, b.host_id, b.node_id, hosts.name, tailscale_nodes.name
+    ORDER BY 1, b.host_id, b.node_id
+$$;
+
 CREATE VIEW tailscale_node_history AS
 SELECT
     h.name AS reporter,
@@ -532,6 +582,7 @@ BEGIN
     COMMENT ON FUNCTION tailscale_traffic_by_user(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers of each user, by owner as of today [bytes].';
     COMMENT ON FUNCTION tailscale_traffic_by_tag(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers with each tag, by tags as of today [bytes]. A peer with two tags counts for both; tag is NULL for peers that have none.';
     COMMENT ON FUNCTION tailscale_traffic_by_tailnet(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over each tailnet [bytes].';
+    COMMENT ON FUNCTION tailscale_presence(timestamptz, timestamptz, interval) IS 'How many samples of each reporter found each peer online, active, and on which path, in each bucket, with the latest handshake. Made from the aggregate that is just finer than the buckets, which stay whole at both ends of the range. Buckets are in UTC.';
 
     COMMENT ON VIEW tailscale_node_history IS 'How each node looked to each reporter, and from when until when: one row per version of its names, system, user, tags, key, routes and addresses.';
     COMMENT ON COLUMN tailscale_node_history.reporter IS 'Host that reported (hosts.name).';

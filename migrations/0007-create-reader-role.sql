@@ -61,5 +61,6 @@ GRANT EXECUTE ON FUNCTION
     tailscale_traffic_by_reporter(timestamptz, timestamptz, interval),
     tailscale_traffic_by_user(timestamptz, timestamptz, interval),
     tailscale_traffic_by_tag(timestamptz, timestamptz, interval),
-    tailscale_traffic_by_tailnet(timestamptz, timestamptz, interval)
+    tailscale_traffic_by_tailnet(timestamptz, timestamptz, interval),
+    tailscale_presence(timestamptz, timestamptz, interval)
 TO tsstats_reader;

@@ -149,7 +149,7 @@ def _answer_http(error: HTTPException) -> BaseResponse:
     hint = error.description if getattr(error, "ours", False) else HINTS.get(status, "")
     response = problem(status, title=phrase, detail=f"{phrase}. {hint}".strip(), retryable=status >= 500)
     if allow := dict(error.get_headers()).get("Allow"):
-        response.headers["Allow"] = allow
+        response.headers["Allow"] = ", ".join(sorted(allow.split(", ")))
     return response
 
 

@@ -41,8 +41,10 @@ class LateRefresher:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        # Jitter, so that the workers take turns.
-        while not self._stop.wait(self._every * random.uniform(0.8, 1.2)):
+        # The first look comes soon, for what a stop left behind; jitter lets the workers take turns.
+        pause = self._every * random.uniform(0, 0.2)
+        while not self._stop.wait(pause):
+            pause = self._every * random.uniform(0.8, 1.2)
             try:
                 refresh_late(self._database)
             except RingstatsError as error:

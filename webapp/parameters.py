@@ -13,10 +13,11 @@ from ringstats_ts.errors import BadParameter
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _KNOWN = {"host": "Ingest-Host", "time": "Ingest-Time", "replace": "Ingest-Replace"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNIX = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?")
+_UNIX = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?", re.ASCII)
 # In a query `+` means a space, so an offset that nobody escaped comes with one.
 _RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?[ ]?(?:([Zz])|([-+ ]?)(\d\d):?(\d\d))?"
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?[ ]?(?:([Zz])|([-+ ]?)(\d\d):?(\d\d))?",
+    re.ASCII,
 )
 _TIME_HINT = "Write RFC 3339, such as 2026-01-31T12:00:00Z, or Unix seconds."
 
@@ -65,7 +66,7 @@ def parse_time(text: str) -> datetime:
 
 
 def _from_unix(text: str) -> datetime | None:
-    if re.fullmatch(r"\d{13}|\d{16}|\d{19}", text):
+    if re.fullmatch(r"\d{13}|\d{16}|\d{19}", text, re.ASCII):
         raise BadParameter(f"The time {text!r} is not in seconds.", _TIME_HINT)
     match = _UNIX.fullmatch(text)
     if match is None:

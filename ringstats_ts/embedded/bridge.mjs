@@ -12,8 +12,8 @@ import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { Engine, syncDirectory } from "./engine.mjs";
-import { closeStatement, copyFail, query, rowsOf } from "./protocol.mjs";
+import { Engine } from "./engine.mjs";
+import { closeStatement, copyFail, identifier, query, rowsOf } from "./protocol.mjs";
 import { SUPERUSER, Session } from "./session.mjs";
 
 const DATABASE = "postgres";
@@ -35,8 +35,10 @@ const BASE = {
   TimeZone: "UTC",
 };
 
+// The engine knows no user to reset to: RESET SESSION AUTHORIZATION does nothing.
+const BECOME_SUPERUSER = `SET SESSION AUTHORIZATION ${SUPERUSER}`;
+
 const literal = (text) => `E'${text.replaceAll("\\", "\\\\").replaceAll("'", "''")}'`;
-const identifier = (text) => `"${text.replaceAll('"', '""')}"`;
 const seconds = (name, otherwise) => Number(process.env[name] ?? otherwise);
 
 class Bridge {
@@ -57,7 +59,6 @@ class Bridge {
   #prepared = new Set();
   #unnamed = null;
   #checkpointed = 0n;
-  #written = 0n;
   #lastUse = Date.now();
 
   constructor(engine) {
@@ -129,7 +130,8 @@ class Bridge {
     const [[timescaledb]] = await this.rows("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'");
     this.versions = { postgresql: this.#builtIn.server_version, timescaledb };
     this.#inForce = settingsKey({ user: SUPERUSER, role: "none", defaults: {}, set: {} });
-    await this.checkpoint();
+    const [[redo]] = await this.rows("SELECT redo_lsn - '0/0' FROM pg_control_checkpoint()");
+    this.#checkpointed = BigInt(redo);
   }
 
   // --- sessions: settings
@@ -137,7 +139,7 @@ class Bridge {
   /** Start a session: its user, database and settings. Returns [code, message] if it is refused. */
   async admit(session, user, database, settings) {
     if (database !== DATABASE && database !== user) return ["3D000", `database "${database}" does not exist; there is "${DATABASE}"`];
-    const [role] = await this.rows(`SELECT rolcanlogin FROM pg_roles WHERE rolname = ${literal(user)}`);
+    const [role] = await this.rows(`SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE rolname = ${literal(user)}`);
     if (!role) return ["28000", `role "${user}" does not exist`];
     if (role[0] !== "t") return ["28000", `role "${user}" is not permitted to log in`];
     const defaults = { ...(await this.#storedSettings(user)), ...settings };
@@ -171,7 +173,7 @@ class Bridge {
   async enter({ settings }) {
     const key = settingsKey(settings);
     if (key === this.#inForce) return;
-    await this.rows("RESET SESSION AUTHORIZATION");
+    await this.rows(BECOME_SUPERUSER);
     await this.#applyDefaults(settings.defaults);
     const statements = ["RESET ALL"];
     for (const [name, value] of Object.entries(settings.set)) {
@@ -184,20 +186,18 @@ class Bridge {
   }
 
   /** What the session that owns the engine has set. */
-  async sessionSettings({ user, defaults }, customNames) {
+  async sessionSettings({ defaults }, customNames) {
     const own = await this.rows(`
       SELECT name, setting
       FROM pg_catalog.pg_settings
       WHERE source = 'session'
         AND name NOT IN ('transaction_deferrable', 'transaction_isolation', 'transaction_read_only')`);
     const custom = await this.valuesOf(customNames);
-    const [[sessionUser, role]] = await this.rows("SELECT session_user, pg_catalog.current_setting('role')");
+    const [[user, role]] = await this.rows("SELECT session_user, pg_catalog.current_setting('role')");
     const kept = Object.entries(custom).filter(([, value]) => value !== null && value !== "");
-    const settings = { user: sessionUser, role, defaults, set: Object.fromEntries([...own, ...kept]) };
+    const settings = { user, role, defaults, set: Object.fromEntries([...own, ...kept]) };
     this.#inForce = settingsKey(settings);
-    // RESET SESSION AUTHORIZATION goes back to the user that connected, not to the engine's.
-    if (sessionUser === SUPERUSER && user !== SUPERUSER) await this.enter({ settings: { ...settings, user } });
-    return { ...settings, user: sessionUser === SUPERUSER ? user : sessionUser };
+    return settings;
   }
 
   async valuesOf(names) {
@@ -244,8 +244,7 @@ class Bridge {
   }
 
   async #checkpointIfDue(idle) {
-    this.#written = await this.#walPosition();
-    const since = this.#written - this.#checkpointed;
+    const since = (await this.#walPosition()) - this.#checkpointed;
     if (since > CHECKPOINT_BYTES || (idle && since > 0n)) await this.checkpoint();
   }
 
@@ -264,12 +263,14 @@ class Bridge {
     this.#stopping = true;
     setTimeout(() => die(`a statement did not end within ${STOP_SECONDS} s`), STOP_SECONDS * 1000);
     for (const session of this.#sessions) session.fail("57P01", "terminating connection due to administrator command");
-    await this.exclusive(async () => {
-      await this.rows("RESET SESSION AUTHORIZATION");
-      await this.checkpoint();
-      await this.engine.stop();
-    });
+    await this.exclusive(() => this.close());
     process.exit(0);
+  }
+
+  async close() {
+    await this.rows(BECOME_SUPERUSER);
+    await this.checkpoint();
+    await this.engine.stop();
   }
 }
 
@@ -281,27 +282,44 @@ function die(reason) {
   process.kill(process.pid, "SIGKILL");
 }
 
-/** initdb beside the final place: an interrupted one is never used. */
+/** Made beside the final place and synced as a whole: an interrupted initdb is never used. */
 async function initialise(directory, modules) {
   const final = path.join(directory, "pgdata");
   if (fs.existsSync(final)) return;
   const fresh = `${final}.new`;
   fs.rmSync(fresh, { recursive: true, force: true });
-  const engine = new Engine({ modules, dataDir: fresh, database: "template1", durable: false }, (reason) => die(reason));
-  await engine.start();
-  await engine.stop();
-  syncTree(fresh);
+  const initdb = new Engine({ modules, dataDir: fresh, database: "template1", durable: false }, die);
+  await initdb.start();
+  await initdb.stop();
+  const bridge = await open({ modules, dataDir: fresh, durable: false });
+  await bridge.close();
+  await syncTree(fresh);
   fs.renameSync(fresh, final);
-  syncDirectory(directory);
+  await syncFile(directory);
 }
 
-function syncTree(directory) {
-  for (const entry of fs.readdirSync(directory, { withFileTypes: true })) {
-    const child = path.join(directory, entry.name);
-    if (entry.isDirectory()) syncTree(child);
-    else syncDirectory(child);
-  }
-  syncDirectory(directory);
+async function open({ modules, dataDir, durable }) {
+  const engine = new Engine({ modules, dataDir, database: DATABASE, durable }, die);
+  await engine.start();
+  const bridge = new Bridge(engine);
+  await bridge.open();
+  return bridge;
+}
+
+/** Many at once: the file system then commits its journal once for all of them. */
+async function syncTree(directory) {
+  const names = fs.readdirSync(directory, { recursive: true });
+  const paths = [directory, ...names.map((name) => path.join(directory, name))];
+  const syncRest = async () => {
+    for (let next; (next = paths.pop()); ) await syncFile(next);
+  };
+  await Promise.all(Array.from({ length: 64 }, syncRest));
+}
+
+async function syncFile(file) {
+  const handle = await fs.promises.open(file);
+  await handle.sync();
+  await handle.close();
 }
 
 async function main() {
@@ -314,11 +332,7 @@ async function main() {
   const durable = process.env.TSSTATS_EMBEDDED_SYNC !== "off";
   await initialise(values.data, values.modules);
   const dataDir = path.join(values.data, "pgdata");
-  const engine = new Engine({ modules: values.modules, dataDir, database: DATABASE, durable }, die);
-  await engine.start();
-  const opened = new Bridge(engine);
-  await opened.open();
-  bridge = opened;
+  bridge = await open({ modules: values.modules, dataDir, durable });
   for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => bridge.stop());
   setInterval(() => bridge.upkeep(), UPKEEP_SECONDS * 1000);
   listen(bridge, path.join(values.socket, ".s.PGSQL.5432"));

@@ -165,13 +165,13 @@ function withHost(emscripten, durable) {
 }
 
 /** Returns 0 or the WASI number of EIO, at which PostgreSQL panics: its only safe answer. */
-function syncDescriptor({ FS }, fd, syncFile) {
+function syncDescriptor({ FS }, fd, syncOpen) {
   const EBADF = 8;
   const EIO = 29;
   const stream = FS.getStream(fd);
   if (!stream) return EBADF;
   try {
-    if (stream.nfd !== undefined) syncFile(stream.nfd);
+    if (stream.nfd !== undefined) syncOpen(stream.nfd);
     else if (stream.node.mount?.opts.root) syncDirectory(FS.filesystems.NODEFS.realPath(stream.node));
     return 0;
   } catch {
@@ -179,7 +179,7 @@ function syncDescriptor({ FS }, fd, syncFile) {
   }
 }
 
-export function syncDirectory(directory) {
+function syncDirectory(directory) {
   const fd = fs.openSync(directory, "r");
   try {
     fs.fsyncSync(fd);

@@ -61,6 +61,7 @@ export function message(type, ...parts) {
   return Buffer.concat([header, ...body]);
 }
 
+export const identifier = (text) => `"${text.replaceAll('"', '""')}"`;
 export const query = (sql) => message("Q", sql);
 export const sync = () => message("S");
 export const copyFail = (reason) => message("f", reason);

@@ -12,6 +12,7 @@ import {
   copyFail,
   cstring,
   errorResponse,
+  identifier,
   message,
   messages,
   parameterStatus,
@@ -32,6 +33,7 @@ const REPORTED = [
   "integer_datetimes", "IntervalStyle", "is_superuser", "scram_iterations", "server_encoding", "server_version",
   "session_authorization", "standard_conforming_strings", "TimeZone",
 ];
+const RESET_USER = /\b(?:reset\s+session\s+authorization|set\s+session\s+authorization\s+default)\b/gi;
 const OWN_PARAMETERS = new Set(["user", "database", "options", "replication"]);
 
 export const SUPERUSER = "postgres";
@@ -342,8 +344,9 @@ export class Session {
       if (keyword !== "update" && !(keyword === "set" && afterUpdate)) this.#changed = true;
       afterUpdate = keyword === "update";
     }
-    if (this.#changed) this.#noteCustomNames(sql);
-    return sql;
+    if (!this.#changed) return sql;
+    this.#noteCustomNames(sql);
+    return sql.replace(RESET_USER, `SET SESSION AUTHORIZATION ${identifier(this.#parameters.user)}`);
   }
 
   #deallocate(sql) {

@@ -30,7 +30,7 @@ Layout = Literal["rows", "wide"]
 Progress = Callable[[str, int], None]
 
 PAGE_ROWS = 20_000
-PAGE_DOCUMENTS = 16
+PAGE_DOCUMENTS = 4
 GROUP_ROWS = 100_000
 
 DAY = timedelta(days=1)

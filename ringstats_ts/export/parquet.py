@@ -109,7 +109,7 @@ def _lock(folder: Path, descriptor: int) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY}{path.name}")
+    return path.with_name(f"{TEMPORARY}{path.name}.tmp")
 
 
 def _sync(folder: Path) -> None:

@@ -6,7 +6,7 @@ keys joined by `_`, list elements by their index, empty objects and lists left o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import IO
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ringstats_ts.model import JSON
 
-# Values of one Arrow table in memory: some 100 bytes each while they are Python objects.
+# Values in memory at a time: some 100 bytes each while they are Python objects.
 CELLS = 1_000_000
 
 EXACT_IN_DOUBLE = 2**53
@@ -39,7 +39,8 @@ def flatten(document: JSON, name: str = "") -> Iterator[tuple[str, JSON]]:
 class Spill:
     """Records on their way to a table whose columns are known only after the last of them.
 
-    They wait in a file, one JSON line each; only the columns' names and types are in memory.
+    They wait in a file, one JSON array each, in the order in which the columns came up;
+    only the names and types of the columns are in memory.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -50,7 +51,8 @@ class Spill:
         """Append a record."""
         for name, value in record.items():
             self._kinds.setdefault(name, set()).add(_kind(value))
-        self._file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+        values = [record.get(name) for name in self._kinds]
+        self._file.write(orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE))
 
     @property
     def schema(self) -> pa.Schema:
@@ -60,11 +62,13 @@ class Spill:
     def tables(self) -> Iterator[pa.Table]:
         """The records in the order they came, some at a time."""
         schema = self.schema
+        places = {name: place for place, name in enumerate(self._kinds)}
         self._file.seek(0)
         size = max(1, CELLS // max(1, len(schema)))
         while lines := list(islice(self._file, size)):
-            records = [orjson.loads(line) for line in lines]
-            yield pa.Table.from_arrays([_array(field, records) for field in schema], schema=schema)
+            rows = [orjson.loads(line) for line in lines]
+            columns = [_array(rows, places[field.name], field.type) for field in schema]
+            yield pa.Table.from_arrays(columns, schema=schema)
 
 
 def _kind(value: JSON) -> str:
@@ -95,11 +99,9 @@ def _type(kinds: set[str]) -> pa.DataType:
     return pa.string()
 
 
-def _array(field: pa.Field, records: Iterable[Record]) -> pa.Array:
-    values = [record.get(field.name) for record in records]
-    if field.type == pa.string():
-        values = [_text(value) for value in values]
-    return pa.array(values, field.type)
+def _array(rows: Sequence[list[JSON]], place: int, kind: pa.DataType) -> pa.Array:
+    values = [row[place] if place < len(row) else None for row in rows]
+    return pa.array(map(_text, values) if kind == pa.string() else values, kind)
 
 
 def _text(value: JSON) -> str | None:

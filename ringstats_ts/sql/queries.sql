@@ -52,12 +52,12 @@ WHERE host_id = %(host_id)s AND source = %(source)s AND time = %(time)s;
 -- Which of these documents were committed, asked after a connection broke during COMMIT.
 SELECT receipt_id
 FROM receipts
-WHERE receipt_id = ANY(%(receipt_ids)s::uuid []);
+WHERE receipt_id = ANY(%(receipt_ids)s::uuid[]);
 
 -- name: find_attributes
 SELECT digest, attribute_id
 FROM attributes
-WHERE digest = ANY(%(digests)s::bytea []);
+WHERE digest = ANY(%(digests)s::bytea[]);
 
 -- name: add_attributes
 -- Found again by find_attributes in a statement of its own, so that a row that another
@@ -71,7 +71,7 @@ ON CONFLICT (digest) DO NOTHING;
 -- name: add_drift
 INSERT INTO drift (source, path, host_id, first_seen)
 SELECT %(source)s, path, %(host_id)s, %(time)s
-FROM unnest(%(paths)s::text []) AS path
+FROM unnest(%(paths)s::text[]) AS path
 ON CONFLICT (source, path) DO NOTHING;
 
 -- name: add_late_window
@@ -91,7 +91,105 @@ VALUES (
 -- Raw rows older than this are dropped; a document from before would roll up to wrong totals.
 SELECT min((config ->> 'drop_after')::interval)
 FROM timescaledb_information.jobs
-WHERE proc_name = 'policy_retention' AND hypertable_name = ANY(%(tables)s::text []);
+WHERE proc_name = 'policy_retention' AND hypertable_name = ANY(%(tables)s::text[]);
+
+-- Change tables: %(table)s is the table, %(entity)s the column beside host_id that its rows are
+-- about (host_id again where they are about the host), %(next)s the function that finds the time of
+-- the sample after a row.
+
+-- name: differing_changes
+-- Which rows of this sample differ from the sample before: their numbers, from 1.
+SELECT i.ordinality
+FROM jsonb_populate_recordset(NULL::%(table)s, %(rows)s) WITH ORDINALITY AS i
+LEFT JOIN LATERAL (
+    SELECT c.digest
+    FROM %(table)s AS c
+    WHERE c.host_id = i.host_id AND c.%(entity)s = i.%(entity)s AND c.time < i.time
+    ORDER BY c.time DESC
+    LIMIT 1
+) AS before ON TRUE
+WHERE before.digest IS DISTINCT FROM i.digest;
+
+-- name: forget_changes
+-- A sample is taken away for its correction: what changed at it changed at the sample after it,
+-- unless that one is as before.
+WITH gone AS (
+    SELECT c.host_id, c.%(entity)s AS entity_id, c.digest, n.time AS next_time,
+        before.digest AS digest_before, after.digest AS digest_after
+    FROM %(table)s AS c
+    CROSS JOIN LATERAL (SELECT %(next)s(c) AS time) AS n
+    LEFT JOIN LATERAL (
+        SELECT p.digest
+        FROM %(table)s AS p
+        WHERE p.host_id = c.host_id AND p.%(entity)s = c.%(entity)s AND p.time < c.time
+        ORDER BY p.time DESC
+        LIMIT 1
+    ) AS before ON TRUE
+    LEFT JOIN %(table)s AS after
+        ON after.host_id = c.host_id AND after.%(entity)s = c.%(entity)s AND after.time = n.time
+    WHERE c.host_id = %(host_id)s AND c.time = %(time)s
+),
+
+moved AS (
+    UPDATE %(table)s AS c
+    SET time = g.next_time
+    FROM gone AS g
+    WHERE
+        c.host_id = g.host_id AND c.%(entity)s = g.entity_id AND c.time = %(time)s
+        AND g.next_time IS NOT NULL AND g.digest_after IS NULL
+)
+
+DELETE FROM %(table)s AS c
+USING gone AS g
+WHERE
+    c.host_id = g.host_id AND c.%(entity)s = g.entity_id
+    AND (
+        (c.time = %(time)s AND (g.next_time IS NULL OR g.digest_after IS NOT NULL))
+        OR (c.time = g.next_time AND c.digest = g.digest_before)
+    );
+
+-- name: settle_changes
+-- Before a late sample is recorded: the sample after it is a change exactly where it differs
+-- from the late one.
+WITH following AS (
+    SELECT i.host_id, i.%(entity)s AS entity_id, i.digest AS late_digest, n.time AS next_time, v.version
+    FROM jsonb_populate_recordset(NULL::%(table)s, %(rows)s) AS i
+    CROSS JOIN LATERAL (SELECT %(next)s(i) AS time) AS n
+    CROSS JOIN LATERAL (
+        SELECT c AS version
+        FROM %(table)s AS c
+        WHERE c.host_id = i.host_id AND c.%(entity)s = i.%(entity)s AND c.time <= n.time
+        ORDER BY c.time DESC
+        LIMIT 1
+    ) AS v
+),
+
+kept AS (
+    INSERT INTO %(table)s
+    SELECT (jsonb_populate_record(f.version, jsonb_build_object('time', f.next_time))).*
+    FROM following AS f
+    WHERE (f.version).digest <> f.late_digest
+    ON CONFLICT DO NOTHING
+)
+
+DELETE FROM %(table)s AS c
+USING following AS f
+WHERE
+    c.host_id = f.host_id AND c.%(entity)s = f.entity_id AND c.time = f.next_time
+    AND c.digest = f.late_digest;
+
+-- name: record_changes
+INSERT INTO %(table)s
+SELECT i.*
+FROM jsonb_populate_recordset(NULL::%(table)s, %(rows)s) AS i
+LEFT JOIN LATERAL (
+    SELECT c.digest
+    FROM %(table)s AS c
+    WHERE c.host_id = i.host_id AND c.%(entity)s = i.%(entity)s AND c.time < i.time
+    ORDER BY c.time DESC
+    LIMIT 1
+) AS before ON TRUE
+WHERE before.digest IS DISTINCT FROM i.digest;
 
 -- Source: tailscale
 
@@ -107,135 +205,19 @@ FROM jsonb_to_recordset(%(rows)s) AS r (scope text, stable_id text, tailnet text
 ORDER BY r.scope, r.stable_id
 ON CONFLICT (scope, stable_id) DO NOTHING;
 
--- name: differing_tailscale_node_changes
--- The nodes that this sample shows otherwise than the reporter's sample before.
-SELECT r.entity_id
-FROM unnest(%(entity_ids)s::integer [], %(digests)s::bytea []) AS r (entity_id, digest)
-LEFT JOIN LATERAL (
-    SELECT c.digest
-    FROM tailscale_node_changes AS c
-    WHERE c.host_id = %(host_id)s AND c.node_id = r.entity_id AND c.time < %(time)s
-    ORDER BY c.time DESC
-    LIMIT 1
-) AS before ON TRUE
-WHERE before.digest IS DISTINCT FROM r.digest;
-
--- name: settle_tailscale_node_changes
--- Before a late sample is recorded: the sample after it is a change exactly where it differs
--- from the late one.
+-- name: apply_tailscale_node_changes
+-- The nodes as the latest sample shows them. A version is only known of reporters, a login name
+-- only where the document lists the users.
 WITH incoming AS (
-    SELECT r.entity_id, decode(r.digest, 'hex') AS digest
-    FROM jsonb_to_recordset(%(rows)s) AS r (entity_id integer, digest text)
-),
-
-following AS (
-    SELECT i.entity_id, i.digest AS late_digest, s.time AS next_time, v.*
-    FROM incoming AS i
-    CROSS JOIN LATERAL (
-        SELECT least(
-            (
-                SELECT p.time
-                FROM tailscale_peers AS p
-                WHERE p.host_id = %(host_id)s AND p.node_id = i.entity_id AND p.time > %(time)s
-                ORDER BY p.time
-                LIMIT 1
-            ),
-            (
-                SELECT t.time
-                FROM tailscale_status AS t
-                WHERE t.host_id = %(host_id)s AND t.node_id = i.entity_id AND t.time > %(time)s
-                ORDER BY t.time
-                LIMIT 1
-            )
-        ) AS time
-    ) AS s
-    CROSS JOIN LATERAL (
-        SELECT c.*
-        FROM tailscale_node_changes AS c
-        WHERE c.host_id = %(host_id)s AND c.node_id = i.entity_id AND c.time <= s.time
-        ORDER BY c.time DESC
-        LIMIT 1
-    ) AS v
-),
-
-kept AS (
-    INSERT INTO tailscale_node_changes (
-        host_id, node_id, time, digest, host_name, dns_name, os, version, user_id, user_name, tags,
-        public_key, key_expiry, expired, exit_node_option, tailscale_ips, allowed_ips, primary_routes
-    )
-    SELECT
-        host_id, node_id, next_time, digest, host_name, dns_name, os, version, user_id, user_name, tags,
-        public_key, key_expiry, expired, exit_node_option, tailscale_ips, allowed_ips, primary_routes
-    FROM following
-    WHERE digest <> late_digest
-    ON CONFLICT (host_id, node_id, time) DO NOTHING
-)
-
-DELETE FROM tailscale_node_changes AS c
-USING following AS f
-WHERE
-    c.host_id = %(host_id)s AND c.node_id = f.entity_id AND c.time = f.next_time
-    AND c.digest = f.late_digest;
-
--- name: record_tailscale_node_changes
-WITH incoming AS (
-    SELECT r.*, decode(r.digest, 'hex') AS new_digest, b.digest AS old_digest
-    FROM jsonb_to_recordset(%(rows)s) AS r (
-        entity_id integer, digest text, host_name text, dns_name text, os text, version text,
-        user_id bigint, user_name text, tags text [], public_key text, key_expiry timestamptz,
-        expired boolean, exit_node_option boolean, tailscale_ips text [], allowed_ips text [],
-        primary_routes text []
-    )
-    LEFT JOIN LATERAL (
-        SELECT c.digest
-        FROM tailscale_node_changes AS c
-        WHERE c.host_id = %(host_id)s AND c.node_id = r.entity_id AND c.time < %(time)s
-        ORDER BY c.time DESC
-        LIMIT 1
-    ) AS b ON TRUE
-),
-
-recorded AS (
-    INSERT INTO tailscale_node_changes (
-        host_id, node_id, time, digest, host_name, dns_name, os, version, user_id, user_name, tags,
-        public_key, key_expiry, expired, exit_node_option, tailscale_ips, allowed_ips, primary_routes
-    )
-    SELECT
-        %(host_id)s, entity_id, %(time)s, new_digest, host_name, dns_name, os, version, user_id, user_name,
-        tags, public_key, key_expiry, expired, exit_node_option, tailscale_ips, allowed_ips, primary_routes
-    FROM incoming
-    WHERE old_digest IS DISTINCT FROM new_digest
-    ON CONFLICT (host_id, node_id, time) DO UPDATE SET
-    digest = excluded.digest,
-    host_name = excluded.host_name,
-    dns_name = excluded.dns_name,
-    os = excluded.os,
-    version = excluded.version,
-    user_id = excluded.user_id,
-    user_name = excluded.user_name,
-    tags = excluded.tags,
-    public_key = excluded.public_key,
-    key_expiry = excluded.key_expiry,
-    expired = excluded.expired,
-    exit_node_option = excluded.exit_node_option,
-    tailscale_ips = excluded.tailscale_ips,
-    allowed_ips = excluded.allowed_ips,
-    primary_routes = excluded.primary_routes
-),
-
-unchanged AS (
-    DELETE FROM tailscale_node_changes AS c
-    USING incoming AS i
-    WHERE
-        c.host_id = %(host_id)s AND c.node_id = i.entity_id AND c.time = %(time)s
-        AND i.old_digest = i.new_digest
+    SELECT *
+    FROM jsonb_populate_recordset(NULL::tailscale_node_changes, %(rows)s)
 ),
 
 earlier AS (
     UPDATE tailscale_nodes AS n
-    SET first_seen = %(time)s
+    SET first_seen = i.time
     FROM incoming AS i
-    WHERE n.node_id = i.entity_id AND n.first_seen > %(time)s AND n.changed_at > %(time)s
+    WHERE n.node_id = i.node_id AND n.first_seen > i.time AND n.changed_at > i.time
 )
 
 UPDATE tailscale_nodes AS n
@@ -255,91 +237,9 @@ SET
     tailscale_ips = i.tailscale_ips,
     allowed_ips = i.allowed_ips,
     primary_routes = i.primary_routes,
-    changed_at = %(time)s
+    changed_at = i.time
 FROM incoming AS i
-WHERE n.node_id = i.entity_id AND n.changed_at <= %(time)s;
-
--- name: differing_tailscale_status_changes
-SELECT 0 AS entity_id
-WHERE (
-    SELECT c.digest
-    FROM tailscale_status_changes AS c
-    WHERE c.host_id = %(host_id)s AND c.time < %(time)s
-    ORDER BY c.time DESC
-    LIMIT 1
-) IS DISTINCT FROM (%(digests)s::bytea [])[1];
-
--- name: settle_tailscale_status_changes
-WITH incoming AS (
-    SELECT decode(r.digest, 'hex') AS digest
-    FROM jsonb_to_recordset(%(rows)s) AS r (digest text)
-),
-
-following AS (
-    SELECT i.digest AS late_digest, s.time AS next_time, v.*
-    FROM incoming AS i
-    CROSS JOIN LATERAL (
-        SELECT t.time
-        FROM tailscale_status AS t
-        WHERE t.host_id = %(host_id)s AND t.time > %(time)s
-        ORDER BY t.time
-        LIMIT 1
-    ) AS s
-    CROSS JOIN LATERAL (
-        SELECT c.*
-        FROM tailscale_status_changes AS c
-        WHERE c.host_id = %(host_id)s AND c.time <= s.time
-        ORDER BY c.time DESC
-        LIMIT 1
-    ) AS v
-),
-
-kept AS (
-    INSERT INTO tailscale_status_changes (
-        host_id, time, digest, backend_state, version, health, exit_node_id
-    )
-    SELECT host_id, next_time, digest, backend_state, version, health, exit_node_id
-    FROM following
-    WHERE digest <> late_digest
-    ON CONFLICT (host_id, time) DO NOTHING
-)
-
-DELETE FROM tailscale_status_changes AS c
-USING following AS f
-WHERE c.host_id = %(host_id)s AND c.time = f.next_time AND c.digest = f.late_digest;
-
--- name: record_tailscale_status_changes
-WITH incoming AS (
-    SELECT r.*, decode(r.digest, 'hex') AS new_digest, (
-        SELECT c.digest
-        FROM tailscale_status_changes AS c
-        WHERE c.host_id = %(host_id)s AND c.time < %(time)s
-        ORDER BY c.time DESC
-        LIMIT 1
-    ) AS old_digest
-    FROM jsonb_to_recordset(%(rows)s) AS r (
-        digest text, backend_state text, version text, health text [], exit_node_id integer
-    )
-),
-
-recorded AS (
-    INSERT INTO tailscale_status_changes (
-        host_id, time, digest, backend_state, version, health, exit_node_id
-    )
-    SELECT %(host_id)s, %(time)s, new_digest, backend_state, version, health, exit_node_id
-    FROM incoming
-    WHERE old_digest IS DISTINCT FROM new_digest
-    ON CONFLICT (host_id, time) DO UPDATE SET
-    digest = excluded.digest,
-    backend_state = excluded.backend_state,
-    version = excluded.version,
-    health = excluded.health,
-    exit_node_id = excluded.exit_node_id
-)
-
-DELETE FROM tailscale_status_changes AS c
-USING incoming AS i
-WHERE c.host_id = %(host_id)s AND c.time = %(time)s AND i.old_digest = i.new_digest;
+WHERE n.node_id = i.node_id AND n.changed_at <= i.time;
 
 -- Schema, policies and upkeep
 
@@ -414,7 +314,7 @@ ORDER BY late_window_id;
 
 -- name: drop_late_windows
 DELETE FROM late_windows
-WHERE late_window_id = ANY(%(late_window_ids)s::bigint []);
+WHERE late_window_id = ANY(%(late_window_ids)s::bigint[]);
 
 -- name: note_missed_windows
 -- A lowest aggregate whose materialised part ends before its policy's look-back begins.
@@ -506,13 +406,13 @@ ORDER BY 1;
 -- COMMENT ON of the columns that a statement's result comes from.
 SELECT objoid::integer, objsubid, description
 FROM pg_description
-WHERE classoid = 'pg_class'::regclass AND objsubid > 0 AND objoid = ANY(%(tables)s::oid []);
+WHERE classoid = 'pg_class'::regclass AND objsubid > 0 AND objoid = ANY(%(tables)s::oid[]);
 
 -- name: export_attributes
 -- Documents of attributes by id.
 SELECT attribute_id, document::text
 FROM attributes
-WHERE attribute_id = ANY(%(attribute_ids)s::bigint []);
+WHERE attribute_id = ANY(%(attribute_ids)s::bigint[]);
 
 -- name: export_hosts_tailscale
 -- Hosts that sent status documents: those of that name or identity, or all.
@@ -558,7 +458,7 @@ FROM (
     WHERE
         time >= %(since)s::timestamptz
         AND time < %(until)s::timestamptz
-        AND host_id = ANY(%(host_ids)s::integer [])
+        AND host_id = ANY(%(host_ids)s::integer[])
         AND (
             %(after_host_id)s::integer IS NULL
             OR (
@@ -610,7 +510,7 @@ FROM (
     WHERE
         time >= %(since)s::timestamptz
         AND time < %(until)s::timestamptz
-        AND host_id = ANY(%(host_ids)s::integer [])
+        AND host_id = ANY(%(host_ids)s::integer[])
         AND (
             %(after_host_id)s::integer IS NULL
             OR (
@@ -655,7 +555,7 @@ FROM (
     WHERE
         time >= %(since)s::timestamptz
         AND time < %(until)s::timestamptz
-        AND host_id = ANY(%(host_ids)s::integer [])
+        AND host_id = ANY(%(host_ids)s::integer[])
         AND (
             %(after_host_id)s::integer IS NULL
             OR (host_id, node_id, time)
@@ -692,7 +592,7 @@ FROM (
     WHERE
         time >= %(since)s::timestamptz
         AND time < %(until)s::timestamptz
-        AND host_id = ANY(%(host_ids)s::integer [])
+        AND host_id = ANY(%(host_ids)s::integer[])
         AND (
             %(after_host_id)s::integer IS NULL
             OR (host_id, time) > (%(after_host_id)s::integer, %(after_time)s::timestamptz)
@@ -724,7 +624,7 @@ FROM (
     WHERE
         time >= %(since)s::timestamptz
         AND time < %(until)s::timestamptz
-        AND host_id = ANY(%(host_ids)s::integer [])
+        AND host_id = ANY(%(host_ids)s::integer[])
         AND (
             %(after_host_id)s::integer IS NULL
             OR (

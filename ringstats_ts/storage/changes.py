@@ -1,7 +1,8 @@
 """Change tables: a row where a sample differs from the sample before it, in any order of arrival.
 
 A late sample changes two things: what differs at its own time, and what differs at the
-sample after it. Both are settled in the transaction that stores it.
+sample after it. A corrected one is forgotten first. All of it happens in the transaction
+that stores the sample, while its host is locked.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Any
 import orjson
 
 from ringstats_ts.model import Changes, Entity
-from ringstats_ts.storage.database import Transaction
+from ringstats_ts.storage.database import Identifier, Transaction
 from ringstats_ts.storage.ids import Ids
 
-NO_ENTITY = 0
-"""Stands for the host itself, where the facts are the host's own."""
+ENTITIES = {"tailscale_node_changes": "node_id", "tailscale_status_changes": "host_id"}
+"""Each change table, and the column that says what its rows are about beside the host."""
+
+APPLIED = {"tailscale_node_changes": "apply_tailscale_node_changes"}
+"""The statement that brings a dimension up to date with the changes of its entities."""
 
 
 def record_changes(
@@ -28,29 +32,50 @@ def record_changes(
     `late` says that there may be a later sample already; a sample in order needs only
     the comparison with the one before.
     """
-    rows = {_entity_id(ids, row[0]): row for row in changes.rows}
-    at_host = {"host_id": host_id, "time": at}
-    if late:
-        wanted = set(rows)
-    else:
-        digests = [row[1] for row in rows.values()]
-        found = transaction.rows(
-            f"differing_{changes.table}", at_host | {"entity_ids": list(rows), "digests": digests}
-        )
-        wanted = {entity_id for (entity_id,) in found}
+    table = _table(changes.table)
+    wanted = changes.rows
+    if not late:
+        keys = [_key(ids, changes.table, row, host_id, at) for row in changes.rows]
+        found = transaction.rows("differing_changes", table | {"rows": _json(keys)})
+        wanted = [changes.rows[number - 1] for (number,) in found]
     if not wanted:
         return
-    records = [_record(ids, entity_id, *rows[entity_id][1:]) for entity_id in sorted(wanted)]
-    params = at_host | {"rows": orjson.dumps(records).decode()}
+    records = [_record(ids, changes.table, row, host_id, at) for row in wanted]
+    params = table | {"rows": _json(records)}
     if late:
-        transaction.rows(f"settle_{changes.table}", params)
-    transaction.rows(f"record_{changes.table}", params)
+        transaction.rows("settle_changes", params)
+    transaction.rows("record_changes", params)
+    if changes.table in APPLIED:
+        transaction.rows(APPLIED[changes.table], params)
 
 
-def _entity_id(ids: Ids, entity: Entity | None) -> int:
-    return NO_ENTITY if entity is None else ids.entity(entity)
+def forget_changes(transaction: Transaction, changes: Changes, *, host_id: int, at: datetime) -> None:
+    """Make the change table as if the host's sample at this time had never been there."""
+    transaction.rows("forget_changes", _table(changes.table) | {"host_id": host_id, "time": at})
 
 
-def _record(ids: Ids, entity_id: int, digest: bytes, facts: Mapping[str, Any]) -> dict[str, Any]:
-    values = {name: ids.cell(value) for name, value in facts.items()}
-    return {"entity_id": entity_id, "digest": digest.hex(), **values}
+Row = tuple[Entity | None, bytes, Mapping[str, Any]]
+
+
+def _table(name: str) -> dict[str, Identifier]:
+    source, _, _ = name.partition("_")
+    return {
+        "table": Identifier(name),
+        "entity": Identifier(ENTITIES[name]),
+        "next": Identifier(f"{source}_next_sample"),
+    }
+
+
+def _key(ids: Ids, table: str, row: Row, host_id: int, at: datetime) -> dict[str, Any]:
+    entity, digest, _ = row
+    key = {"host_id": host_id, "time": at, "digest": f"\\x{digest.hex()}"}
+    return key if entity is None else key | {ENTITIES[table]: ids.entity(entity)}
+
+
+def _record(ids: Ids, table: str, row: Row, host_id: int, at: datetime) -> dict[str, Any]:
+    facts = {name: ids.cell(value) for name, value in row[2].items()}
+    return _key(ids, table, row, host_id, at) | facts
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()

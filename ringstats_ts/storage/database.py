@@ -214,6 +214,19 @@ class Conflict(StorageError):
     code = "conflict"
 
 
+class Identifier:
+    """A name that stands in a statement where a parameter does. Never from input."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def getquoted(self) -> bytes:
+        return quote(self._name).encode()
+
+    def __conform__(self, protocol: object) -> Identifier:
+        return self
+
+
 def quote(name: str) -> str:
     """Quote an identifier."""
     return '"' + name.replace('"', '""') + '"'

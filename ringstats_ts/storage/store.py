@@ -21,7 +21,7 @@ from ringstats_ts.errors import (
     TimestampOutOfRange,
 )
 from ringstats_ts.model import Batch, Receipt, Rows
-from ringstats_ts.storage.changes import record_changes
+from ringstats_ts.storage.changes import forget_changes, record_changes
 from ringstats_ts.storage.copytext import copy_text
 from ringstats_ts.storage.database import Conflict, Database, Transaction, quote
 from ringstats_ts.storage.ids import Ids
@@ -217,6 +217,8 @@ def _drop(transaction: Transaction, host_id: int, batch: Batch) -> None:
     """Take away what is stored for this host and time, for its correction."""
     at = {"host_id": host_id, "source": batch.source, "time": batch.time}
     transaction.rows("drop_receipts_at", at)
+    for changes in batch.changes:
+        forget_changes(transaction, changes, host_id=host_id, at=batch.time)
     for part in batch.rows:
         transaction.execute(
             f"DELETE FROM {quote(part.table)} WHERE host_id = %(host_id)s AND time = %(time)s", at

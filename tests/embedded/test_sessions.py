@@ -56,6 +56,7 @@ def test_roles_of_two_clients_stay_apart(connect, run):
     admin = connect()
     run(admin, "DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN")
     first, second = connect(), connect(user="reader")
+    run(admin, "GRANT pg_monitor TO postgres")
     run(first, "SET ROLE pg_monitor")
     who = "SELECT session_user::text, current_user::text"
     assert run(second, who) == [("reader", "reader")]

@@ -1,4 +1,4 @@
-"""Golden cases: `<source>/<case>/payload.*` must become `expected.json`, or be refused as `expected-error.json`.
+"""Golden cases: `<source>/<case>/payload.*` becomes `expected.json`, or is refused as `expected-error.json`.
 
 A `context.json` beside them says what the sender said: host, time, file_time. To accept
 what the code does now: `TSSTATS_WRITE_GOLDEN=1 pytest tests/sources/test_golden.py`,

@@ -9,15 +9,18 @@ def test_every_view_column_and_function_has_a_comment(tailnet: Any) -> None:
         SELECT c.relname || coalesce('.' || a.attname, '') AS name
         FROM pg_class AS c
         LEFT JOIN LATERAL (
-            SELECT attname, attnum FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+            SELECT attname, attnum FROM pg_attribute
+            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
             UNION ALL
             SELECT NULL, 0
         ) AS a ON true
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm')
             AND c.relname NOT LIKE '%%yoyo%%'
             AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e')
-            AND CASE a.attnum WHEN 0 THEN obj_description(c.oid, 'pg_class') ELSE col_description(c.oid, a.attnum) END
-                IS NULL
+            AND CASE a.attnum
+                WHEN 0 THEN obj_description(c.oid, 'pg_class')
+                ELSE col_description(c.oid, a.attnum)
+            END IS NULL
         UNION ALL
         SELECT p.oid::regprocedure::text
         FROM pg_proc AS p

@@ -13,11 +13,13 @@ STATES_OF_CUTS = """
         FROM unnest(%(values)s::bigint[], %(epochs)s::bigint[]) WITH ORDINALITY AS s (value, epoch, position)
     ),
     fine AS (
-        SELECT fine, width_bucket(fine, %(coarse)s::integer[]) AS coarse, counter(value, epoch ORDER BY position) AS s
+        SELECT fine, width_bucket(fine, %(coarse)s::integer[]) AS coarse,
+            counter(value, epoch ORDER BY position) AS s
         FROM samples GROUP BY 1
     ),
     coarse AS (
-        SELECT coarse, counter_roll(s[1], s[2], s[3], s[4], s[5], s[6] ORDER BY fine) AS s FROM fine GROUP BY 1
+        SELECT coarse, counter_roll(s[1], s[2], s[3], s[4], s[5], s[6] ORDER BY fine) AS s
+        FROM fine GROUP BY 1
     )
     SELECT
         (SELECT counter(value, epoch ORDER BY position) FROM samples),

@@ -53,7 +53,8 @@ def test_a_route_names_its_primary_router_at_any_time(tailnet: Any) -> None:
             "tailscale_node_changes", host_id=alpha, node_id=node_id, time=time, primary_routes=routes, os=os
         )
     assert tailnet.query(
-        "SELECT reporter, tailnet, route, router, since, until FROM tailscale_route_history ORDER BY route, since"
+        "SELECT reporter, tailnet, route, router, since, until"
+        " FROM tailscale_route_history ORDER BY route, since"
     ) == [
         ("alpha", "example.ts.net", lan, "one", T[0], T[2]),
         ("alpha", "example.ts.net", lan, "two", T[2], T[5]),

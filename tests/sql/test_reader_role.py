@@ -30,7 +30,9 @@ CHANGES = [
 @pytest.fixture
 def reader(tailnet: Any, make_sample: type) -> Iterator[Any]:
     host_id, node_id = tailnet.add_host("alpha"), tailnet.add_node("one")
-    tailnet.add_samples([make_sample(host_id, node_id, datetime(2026, 1, day, tzinfo=UTC), day, 1) for day in (1, 9)])
+    tailnet.add_samples(
+        [make_sample(host_id, node_id, datetime(2026, 1, day, tzinfo=UTC), day, 1) for day in (1, 9)]
+    )
     tailnet.refresh()
     tailnet.query("SET ROLE tsstats_reader")
     yield tailnet

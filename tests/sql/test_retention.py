@@ -37,7 +37,9 @@ def test_dropping_samples_leaves_aggregates_and_traffic_as_they_were(tailnet: An
     assert [row[0] for row in whole] == [DAY + timedelta(days=day) for day in range(10)]
     assert sum(row[3] for row in whole) == 1
 
-    tailnet.query("SELECT drop_chunks('tailscale_peers', older_than => %s::timestamptz)", DAY + timedelta(days=5))
+    tailnet.query(
+        "SELECT drop_chunks('tailscale_peers', older_than => %s::timestamptz)", DAY + timedelta(days=5)
+    )
     ((kept,),) = tailnet.query("SELECT min(time) FROM tailscale_peers")
     assert kept == DAY + timedelta(days=5)
     # As the policies do: a refresh begins inside what is kept.

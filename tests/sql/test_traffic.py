@@ -1,4 +1,4 @@
-"""Traffic: what the samples say, computed here in Python, equals every aggregate and every reading function."""
+"""Traffic: what the samples say, computed here, equals every aggregate and every reading function."""
 
 import random
 from collections import defaultdict
@@ -197,9 +197,7 @@ def test_the_session_time_zone_does_not_move_buckets(tailnet: Any, series: list[
         tailnet.query("SET timezone = 'UTC'")
 
 
-def test_a_bucket_without_counters_does_not_lose_the_step_across_it(
-    tailnet: Any, make_sample: type
-) -> None:
+def test_a_bucket_without_counters_does_not_lose_the_step_across_it(tailnet: Any, make_sample: type) -> None:
     host_id, node_id = tailnet.add_host("alpha"), tailnet.add_node("one")
     times = [datetime(2026, 2, 1, 0, minute, tzinfo=UTC) for minute in (1, 6, 11)]
     tailnet.add_samples(
@@ -255,7 +253,11 @@ def test_sums_by_reporter_user_tag_and_tailnet_are_the_sums_of_the_peers(
         tailnet.add_node("two", user_id=8, user_name="tagged-devices", tags=["tag:db", "tag:web"]),
         tailnet.add_node("three", user_id=8, user_name="tagged-devices", tags=["tag:web"]),
     ]
-    growth = {(h, n): 10**h_index * (n_index + 1) for h_index, h in enumerate(hosts) for n_index, n in enumerate(nodes)}
+    growth = {
+        (h, n): 10**h_index * (n_index + 1)
+        for h_index, h in enumerate(hosts)
+        for n_index, n in enumerate(nodes)
+    }
     tailnet.add_samples(
         [
             make_sample(h, n, START + timedelta(minutes=minute), minute * bytes_, 0)
@@ -268,7 +270,9 @@ def test_sums_by_reporter_user_tag_and_tailnet_are_the_sums_of_the_peers(
     window = (START, START + timedelta(hours=1))
 
     def read(function: str, columns: str) -> list[tuple[Any, ...]]:
-        return tailnet.query(f"SELECT {columns}, tx_bytes, resets, samples FROM {function}{arguments}", *window)
+        return tailnet.query(
+            f"SELECT {columns}, tx_bytes, resets, samples FROM {function}{arguments}", *window
+        )
 
     assert read("tailscale_traffic", "bucket, reporter, peer, rx_bytes") == [
         (hour, reporter, peer, 10**h * (n + 1), 0, 0, 2)

@@ -1,6 +1,5 @@
 """A real gunicorn on a loopback port in front of the fixture database."""
 
-import copy
 import http.client
 import json
 import os
@@ -16,54 +15,13 @@ import pytest
 
 from webapp.server import CONFIG_FILE
 
-NEVER = "0001-01-01T00:00:00Z"
-
-
-def _node(number, name, **fields):
-    return {
-        "ID": f"n{number}CNTRL",
-        "PublicKey": f"nodekey:{number:064x}",
-        "HostName": name,
-        "DNSName": f"{name}.tail0example.ts.net.",
-        "OS": "linux",
-        "UserID": 1,
-        "TailscaleIPs": [f"100.64.0.{number}"],
-        "AllowedIPs": [f"100.64.0.{number}/32"],
-        "CurAddr": "",
-        "Relay": "fra",
-        "RxBytes": 0,
-        "TxBytes": 0,
-        "Created": "2025-07-08T22:30:58.706639886Z",
-        "LastWrite": NEVER,
-        "LastSeen": NEVER,
-        "LastHandshake": NEVER,
-        "Online": True,
-        "ExitNode": False,
-        "ExitNodeOption": False,
-        "Active": False,
-        "InNetworkMap": True,
-        "InMagicSock": True,
-        "InEngine": True,
-    } | fields
-
 
 @pytest.fixture
-def status():
+def status(make_status):
     """Makes a status document of a reporter with two peers."""
 
     def make(reporter="web-1", rx_bytes=1000, **fields):
-        peers = [_node(2, "db-1", RxBytes=rx_bytes, TxBytes=2 * rx_bytes), _node(3, "laptop", Online=False)]
-        return {
-            "Version": "1.94.2-t0a29cf18b",
-            "TUN": True,
-            "BackendState": "Running",
-            "TailscaleIPs": ["100.64.0.1"],
-            "Self": _node(1, reporter),
-            "Health": [],
-            "MagicDNSSuffix": "tail0example.ts.net",
-            "Peer": {peer["PublicKey"]: peer for peer in peers},
-            "User": {"1": {"ID": 1, "LoginName": "ana@example.com"}},
-        } | copy.deepcopy(fields)
+        return make_status(reporter, {"db-1": rx_bytes, "laptop": {"Online": False}}, **fields)
 
     return make
 
@@ -146,7 +104,9 @@ def _free_port():
 def _start(directory, database_uri, **environment):
     port = _free_port()
     log_path = directory / f"gunicorn-{port}.log"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TSSTATS_", "DATABASE"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TSSTATS_", "DATABASE"))
+    }
     settings = {
         "DATABASE_URI": database_uri,
         "TSSTATS_LISTEN": f"127.0.0.1:{port}",
@@ -177,13 +137,18 @@ def _start(directory, database_uri, **environment):
 
 @pytest.fixture
 def clean(connection):
-    """Empties what documents write, but for the tables whose ids a running service remembers."""
+    """Empties every table but those whose ids a running service remembers; aggregates too."""
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM tailscale_node_changes")
-        cursor.execute("DELETE FROM tailscale_status_changes")
-        for table in ("tailscale_status", "tailscale_peers", "receipts", "rejects", "drift", "late_windows"):
-            cursor.execute(f"DELETE FROM {table}")
-        cursor.execute("DELETE FROM hosts")
+        cursor.execute(
+            "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
+            " WHERE schemaname = 'public' AND tablename NOT LIKE '%%yoyo%%'"
+            " AND tablename NOT IN ('policies', 'tailscale_nodes', 'attributes')"
+        )
+        (tables,) = cursor.fetchone()
+        cursor.execute(f"TRUNCATE {tables}")
+        cursor.execute("SELECT view_name FROM timescaledb_information.continuous_aggregates")
+        for (view,) in cursor.fetchall():
+            cursor.execute(f"TRUNCATE {view}")
 
 
 @pytest.fixture(scope="package")
@@ -207,6 +172,12 @@ def start_server(tmp_path, database_uri):
     for running in started:
         if running.process.poll() is None:
             running.stop()
+
+
+@pytest.fixture
+def closed_uri():
+    """A database address where nothing listens."""
+    return f"postgresql://tsstats:secret-password@127.0.0.1:{_free_port()}/tsstats"
 
 
 @pytest.fixture

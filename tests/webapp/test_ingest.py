@@ -57,7 +57,9 @@ def test_headers_name_host_and_time(server, body):
     assert (receipt["host"], receipt["time"]) == ("edge", "2026-01-31T12:00:00.250000Z")
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]
+)
 def test_the_content_type_plays_no_part(server, body, content_type):
     assert server.post(body, headers={"Content-Type": content_type}).status == 200
 

@@ -35,16 +35,22 @@ def test_the_answer_to_a_body_over_the_limit_reaches_the_client(server, body, co
 
 
 def _peak_kib(server):
-    peaks = (re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()) for pid in server.workers())
+    peaks = (
+        re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()) for pid in server.workers()
+    )
     return max(int(peak[1]) for peak in peaks)
+
+
+@pytest.fixture(scope="module")
+def bomb():
+    packer = zlib.compressobj(9, wbits=31)
+    zeros = bytes(1 << 20)
+    return b"".join(packer.compress(zeros) for _ in range(400)) + packer.flush()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads peak memory from /proc")
 @pytest.mark.parametrize("named", [True, False])
-def test_a_gzip_bomb_is_refused_fast_and_in_bounded_memory(server, named):
-    packer = zlib.compressobj(9, wbits=31)
-    zeros = bytes(1 << 20)
-    bomb = b"".join(packer.compress(zeros) for _ in range(400)) + packer.flush()
+def test_a_gzip_bomb_is_refused_fast_and_in_bounded_memory(server, bomb, named):
     before = _peak_kib(server)
     started = time.monotonic()
     answer = server.post(bomb, headers={"Content-Encoding": "gzip"} if named else {})

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringstats_ts.model import JSON, Attributes, Entity
+from ringstats_ts.model import JSON, Entity
 from ringstats_ts.sources.canonical import attributes
 from ringstats_ts.sources.tailscale.known import PEER, unknown_peer
-from ringstats_ts.sources.tailscale.nodes import Fields, Tailnet, key_epoch, node_facts
+from ringstats_ts.sources.tailscale.nodes import Fields, Tailnet, read_peer_node
 from ringstats_ts.sources.tailscale.split import Path, Split, kind, refuse, text
 from ringstats_ts.sources.tailscale.times import ZERO, read_time
 
@@ -85,13 +85,23 @@ def read_peers(peers: Mapping[str, JSON], reporter: Reporter, reporter_id: str |
 
 def _read_peer(key: str, peer: Fields, stable_id: str, reporter: Reporter, found: Peers) -> None:
     path = ("Peer", key)
-    digest, facts = node_facts(peer, path, reporter.tailnet, None)
-    node = reporter.tailnet.node(stable_id, facts)
-    found.changes.append((node, digest, facts))
     if not peer.keys() <= PEER or "Location" in peer:
         found.drift.update(unknown_peer(peer, "Peer.*"))
-
     fields = Split(peer, path, PEER)
+    cells = _cells(fields, reporter, found.zone)
+    rest = fields.rest()
+    if peer.get("PublicKey") != key:
+        rest["$key"] = key
+    kept = attributes(rest)
+    node = read_peer_node(peer, path, stable_id, reporter.tailnet, kept)
+    found.rows.append((node.entity, *cells, node.key_epoch, kept))
+    found.changes.append((node.entity, node.digest, node.facts))
+    if found.exit_node is None and peer.get("ExitNode"):
+        found.exit_node = node.entity
+
+
+def _cells(fields: Split, reporter: Reporter, zone: str) -> tuple[Any, ...]:
+    """Give the columns from rx_bytes to exit_node."""
     online_sent = fields.flag("Online")
     online = reporter.online(online_sent)
     if online is not online_sent:
@@ -100,57 +110,37 @@ def _read_peer(key: str, peer: Fields, stable_id: str, reporter: Reporter, found
     relay = fields.text("Relay")
     peer_relay = fields.text("PeerRelay")
     cur_addr = fields.text("CurAddr")
-    exit_node = fields.flag("ExitNode")
-    if exit_node and found.exit_node is None:
-        found.exit_node = node
-    key_sent = peer.get("PublicKey")
-    found.rows.append(
-        (
-            node,
-            fields.counter("RxBytes"),
-            fields.counter("TxBytes"),
-            online,
-            active,
-            _path(active, online, cur_addr, peer_relay, relay, "CurAddr" in peer),
-            relay,
-            peer_relay,
-            cur_addr,
-            fields.time("LastHandshake", found.zone),
-            fields.time("LastWrite", found.zone),
-            fields.time("LastSeen"),
-            fields.flag("InEngine"),
-            exit_node,
-            key_epoch(key_sent or key),
-            _attributes(fields, None if key_sent == key else key),
-        )
+    says_address = fields.has("CurAddr")
+    return (
+        fields.counter("RxBytes"),
+        fields.counter("TxBytes"),
+        online,
+        active,
+        _path(active, online, cur_addr, peer_relay, relay if says_address else None),
+        relay,
+        peer_relay,
+        cur_addr,
+        fields.time("LastHandshake", zone),
+        fields.time("LastWrite", zone),
+        fields.time("LastSeen"),
+        fields.flag("InEngine"),
+        fields.flag("ExitNode"),
     )
 
 
-def _attributes(fields: Split, key: str | None) -> Attributes:
-    document = fields.rest()
-    if key is not None:
-        document["$key"] = key
-    return attributes(document)
-
-
 def _path(
-    active: bool | None,
-    online: bool | None,
-    cur_addr: str | None,
-    peer_relay: str | None,
-    relay: str | None,
-    says_address: bool,
+    active: bool | None, online: bool | None, cur_addr: str | None, peer_relay: str | None, relay: str | None
 ) -> str | None:
     """Classify the way to a peer as `tailscale status` does (cmd/tailscale/cli/status.go).
 
-    Relay alone proves nothing where the document leaves CurAddr out.
+    `relay` counts only where the document also says CurAddr: alone it proves nothing.
     """
     if active:
         if cur_addr:
             return "direct"
         if peer_relay:
             return "peer_relay"
-        return "derp" if relay and says_address else None
+        return "derp" if relay else None
     if active is None or online is None:
         return None
     return "idle" if online else "offline"

@@ -91,7 +91,7 @@ def texts(fields: Mapping[str, JSON], key: str, path: Path) -> list[str] | None:
 def time(fields: Mapping[str, JSON], key: str, path: Path) -> datetime | None:
     """Read a field that is a time, null or absent; one never set is None."""
     value = fields.get(key)
-    if value is None or value == ZERO or value == "":
+    if value in (None, "", ZERO):
         return None
     return _time(value, (*path, key))[0]
 
@@ -163,6 +163,10 @@ class Split:
         elif form != usual and found is not None:
             self._zone[key] = form
         return found
+
+    def has(self, key: str) -> bool:
+        """Whether the key was in the object."""
+        return key in self._fields
 
     def drop(self, key: str) -> JSON:
         """Take out a key whose content is stored elsewhere; None where it is absent."""

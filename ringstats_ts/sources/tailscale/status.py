@@ -13,10 +13,10 @@ from ringstats_ts.sources.canonical import attributes, canonical, document_diges
 from ringstats_ts.sources.secrets import without_secrets
 from ringstats_ts.sources.tailscale import peers as peer_rows
 from ringstats_ts.sources.tailscale.known import PEER, STATUS, unknown_peer, unknown_status
-from ringstats_ts.sources.tailscale.nodes import Fields, Tailnet, node_facts, reporter_id, short_name
+from ringstats_ts.sources.tailscale.nodes import Fields, Tailnet, read_node, reporter_id, short_name
 from ringstats_ts.sources.tailscale.peers import Peers, Reporter, read_peers
 from ringstats_ts.sources.tailscale.split import Split, flag, members, text
-from ringstats_ts.sources.tailscale.times import is_naive, read_sample_time
+from ringstats_ts.sources.tailscale.times import ZERO, is_naive, read_sample_time
 
 COLUMNS = (
     "node_id",
@@ -47,13 +47,12 @@ def read_status(document: dict[str, Any], context: Context) -> Batch:
     sample = _sample_time(status, context)
     host, host_warnings = _host(node, stable_id, tailnet, context)
     reporter = _reporter(status, node, tailnet)
-    own_digest, own_facts = node_facts(node, ("Self",), tailnet, text(status, "Version", ()))
-    entity = tailnet.node(stable_id, own_facts) if stable_id else None
+    own = read_node(node, ("Self",), stable_id or "", tailnet, text(status, "Version", ()))
     peers = read_peers(members(status, "Peer", ()) or {}, reporter, stable_id)
 
     exit_node = _exit_node(status, peers, tailnet) if reporter.running else None
-    row, facts = _status_row(status, entity, exit_node, peers, sample)
-    own_changes = [(entity, own_digest, own_facts)] if entity else []
+    row, facts = _status_row(status, own.entity if stable_id else None, exit_node, peers, sample)
+    own_changes = [(own.entity, own.digest, own.facts)] if stable_id else []
     return Batch(
         source="tailscale",
         host=host,
@@ -94,7 +93,7 @@ def _sample_time(status: Fields, context: Context) -> _SampleTime:
     if stamped is not None:
         warning = "_timestamp has no zone; it was read as UTC. Write it with a zone (RFC 3339)."
         return _SampleTime(stamped, form=form, warnings=(warning,) if is_naive(stamp) else ())
-    if stamp is not None:
+    if stamp not in (None, "", ZERO):
         raise UnstorablePayload(
             "_timestamp is not a time. Write it in RFC 3339, or as seconds since 1970.", pointer="/_timestamp"
         )

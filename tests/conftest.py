@@ -1,0 +1,174 @@
+"""The database that the tests run on: the embedded one, or TSSTATS_TEST_DATABASE_URI.
+
+Never a mock. On a server of your own the tests make a database of their own in it and
+drop it at the end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import pytest
+
+from ringstats_ts import embedded
+from ringstats_ts.config import Config
+from ringstats_ts.storage import policies, schema
+from ringstats_ts.storage.database import Database
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = sorted((ROOT / "samples").glob("*.json"))
+
+NEVER = "0001-01-01T00:00:00Z"
+
+Connection = psycopg2.extensions.connection
+
+
+@pytest.fixture(scope="session")
+def empty_database_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A database without anything of ours."""
+    server = os.environ.get("TSSTATS_TEST_DATABASE_URI")
+    if server:
+        yield from _scratch_database(server)
+    else:
+        with embedded.open_database(tmp_path_factory.mktemp("database")) as uri:
+            yield uri
+
+
+def _scratch_database(server: str) -> Iterator[str]:
+    name = f"tsstats_test_{os.getpid()}"
+    administrator = psycopg2.connect(server)
+    administrator.autocommit = True
+    with administrator.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        uri = psycopg2.extensions.make_dsn(server, dbname=name)
+        try:
+            with Database(uri) as database:
+                database.run("CREATE EXTENSION IF NOT EXISTS timescaledb")
+                # The tests run the jobs themselves, at times of their own.
+                database.run("SELECT _timescaledb_functions.stop_background_workers()")
+            yield uri
+        finally:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    administrator.close()
+
+
+@pytest.fixture(scope="session")
+def database_uri(empty_database_uri: str) -> str:
+    """A migrated database. What is in it is whatever the test before left."""
+    with Database(empty_database_uri) as database:
+        schema.migrate(database, empty_database_uri)
+        policies.apply(database, {})
+    return empty_database_uri
+
+
+@pytest.fixture
+def connection(database_uri: str) -> Iterator[Connection]:
+    """A connection in autocommit, in UTC."""
+    connection = psycopg2.connect(database_uri, options="-c TimeZone=UTC")
+    connection.autocommit = True
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def clean(connection: Connection) -> None:
+    """Empty every table of ours but the policies; aggregates too, with their watermarks."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
+            " WHERE schemaname = 'public' AND tablename NOT LIKE '%%yoyo%%' AND tablename <> 'policies'"
+        )
+        (tables,) = cursor.fetchone() or ("",)
+        cursor.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+        cursor.execute("SELECT view_name FROM timescaledb_information.continuous_aggregates")
+        for (view,) in cursor.fetchall():
+            cursor.execute(f"TRUNCATE {view}")
+
+
+@pytest.fixture
+def database(database_uri: str, clean: None) -> Iterator[Database]:
+    """An empty, migrated database, as the program uses it."""
+    with Database(database_uri) as database:
+        yield database
+
+
+@pytest.fixture
+def make_status() -> Callable[..., dict[str, Any]]:
+    """Makes status documents: `make_status("gateway", peers={"db": 1000})` counts 1,000 bytes from db."""
+    return status_document
+
+
+def status_document(
+    reporter: str = "gateway",
+    peers: Mapping[str, int | Mapping[str, Any]] | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """A Running node of 1.94 and its peers: a number of received bytes, or fields to set."""
+    listed = [
+        _node(name, {"RxBytes": told, "TxBytes": 2 * told} if isinstance(told, int) else told)
+        for name, told in ({"db": 1000} if peers is None else peers).items()
+    ]
+    return {
+        "Version": "1.94.2-t0a29cf18b-g3f044c9f6",
+        "TUN": True,
+        "BackendState": "Running",
+        "HaveNodeKey": True,
+        "AuthURL": "",
+        "TailscaleIPs": ["100.64.0.1"],
+        "Self": _node(reporter, {"InEngine": False}),
+        "Health": [],
+        "MagicDNSSuffix": "tail0example.ts.net",
+        "CurrentTailnet": {
+            "Name": "example.com",
+            "MagicDNSSuffix": "tail0example.ts.net",
+            "MagicDNSEnabled": True,
+        },
+        "CertDomains": None,
+        "Peer": {peer["PublicKey"]: peer for peer in listed},
+        "User": {"1": {"ID": 1, "LoginName": "ana@example.com", "DisplayName": "Ana"}},
+        "ClientVersion": None,
+    } | fields
+
+
+def _node(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "ID": f"n{name}CNTRL",
+        "PublicKey": f"nodekey:{name.encode().hex():0>64}",
+        "HostName": name,
+        "DNSName": f"{name}.tail0example.ts.net.",
+        "OS": "linux",
+        "UserID": 1,
+        "TailscaleIPs": ["100.64.0.9"],
+        "AllowedIPs": ["100.64.0.9/32"],
+        "Addrs": None,
+        "CurAddr": "",
+        "Relay": "fra",
+        "PeerRelay": "",
+        "RxBytes": 0,
+        "TxBytes": 0,
+        "Created": "2025-07-08T22:30:58.706639886Z",
+        "LastWrite": NEVER,
+        "LastSeen": NEVER,
+        "LastHandshake": NEVER,
+        "Online": True,
+        "ExitNode": False,
+        "ExitNodeOption": False,
+        "Active": False,
+        "PeerAPIURL": None,
+        "TaildropTarget": 0,
+        "NoFileSharingReason": "",
+        "InNetworkMap": True,
+        "InMagicSock": True,
+        "InEngine": True,
+    } | dict(fields)
+
+
+@pytest.fixture
+def config(database_uri: str) -> Config:
+    """The settings as they come, with the test database."""
+    return Config.from_env({}, database_uri=database_uri)

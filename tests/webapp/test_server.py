@@ -1,0 +1,128 @@
+"""gunicorn: what it logs, how it stops, who refreshes what came late."""
+
+import logging
+import time
+
+import pytest
+
+from ringstats_ts.config import Config
+from ringstats_ts.errors import ConfigError, StorageUnavailable
+from webapp import create_app, late, log
+from webapp.late import LateRefresher
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+
+def _wait_for(met):
+    for _ in range(100):
+        if met():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within 10 s")
+
+
+def test_a_request_is_one_line_without_its_query(start_server, body):
+    server = start_server()
+    answer = server.post(body, "/v1/ingest/tailscale?host=a-secret-name")
+    server.get("/no%0a%1b[31m%7f")
+    taken, missed = server.log_lines()
+    assert {**taken, "time": None, "ms": None} == {
+        "time": None,
+        "level": "info",
+        "event": "request",
+        "method": "POST",
+        "path": "/v1/ingest/tailscale",
+        "status": 200,
+        "bytes": len(body),
+        "rows": 3,
+        "ms": None,
+        "request_id": answer.headers["request-id"],
+    }
+    assert missed["path"] == "/no\n\x1b[31m\x7f"
+    assert not set(server.log()) & {"\x1b", "\x7f"}
+    assert "a-secret-name" not in server.log()
+
+
+def test_sigterm_finishes_the_request_that_has_begun(start_server, body, count):
+    server = start_server()
+    with server.raw() as connection:
+        head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        connection.sendall(head.encode() + body[:500])
+        time.sleep(0.3)
+        server.process.terminate()
+        time.sleep(0.5)
+        connection.sendall(body[500:])
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert server.process.wait(timeout=30) == 0
+    assert count("tailscale_status") == 1
+
+
+def test_forwarded_headers_count_only_behind_a_proxy(start_server, server, rejects):
+    forged = {"X-Forwarded-For": "192.0.2.7, 198.51.100.9", "X-Forwarded-Host": "front.example"}
+    server.post(b"", headers=forged)
+    start_server(TSSTATS_PROXY_HOPS="1").post(b"", headers=forged)
+    assert [sender for _, _, _, sender, _ in rejects()] == ["127.0.0.1", "198.51.100.9"]
+
+
+def test_a_bug_is_500_without_internals(body, database_uri, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError(body.decode())
+
+    monkeypatch.setattr("webapp.ingest.ingest", broken)
+    app = create_app(Config.from_env({"DATABASE_URI": database_uri}))
+    with caplog.at_level(logging.INFO, "webapp"):
+        answer = app.test_client().post("/", data=body)
+    assert (answer.status_code, answer.json["type"]) == (500, "about:blank")
+    assert answer.headers["Request-Id"] in answer.json["detail"]
+    for text in (answer.text, caplog.text):
+        assert "BackendState" not in text
+        assert "Traceback" not in text
+    assert "test_server.py" in caplog.text
+
+
+def test_without_a_database_there_is_no_service():
+    with pytest.raises(ConfigError, match="DATABASE_URI"):
+        create_app(Config.from_env({}))
+
+
+def test_a_worker_refreshes_under_late_documents(start_server, connection, monkeypatch):
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO late_windows (source, since, until) VALUES ('tailscale', now(), now())")
+
+        def done():
+            cursor.execute("SELECT count(*) FROM late_windows")
+            return cursor.fetchone()[0] == 0
+
+        server = start_server(TSSTATS_LATE_REFRESH="on")
+        _wait_for(done)
+    assert server.stop() == 0
+
+
+def test_the_refresher_goes_on_after_a_failure_and_stops(monkeypatch, caplog):
+    calls = []
+
+    def refresh(database):
+        calls.append(database)
+        if len(calls) == 1:
+            raise StorageUnavailable
+
+    monkeypatch.setattr(late, "refresh_late", refresh)
+    refresher = LateRefresher(Config.from_env({"DATABASE_URI": "postgresql://nowhere"}), every=0.01)
+    with caplog.at_level(logging.INFO, "webapp"):
+        refresher.start()
+        _wait_for(lambda: len(calls) > 2)
+        refresher.stop()
+    seen = len(calls)
+    time.sleep(0.1)
+    assert len(calls) == seen
+    assert "late-refresh" in caplog.text
+
+
+def test_a_log_line_is_ascii_without_control_characters(caplog):
+    with caplog.at_level(logging.INFO, "webapp"):
+        log.write(logging.INFO, "request", path="\x1b\x7f\x9b\u202e\n", rows=None)
+    [record] = caplog.records
+    assert record.message.isascii()
+    assert record.message.isprintable()
+    assert "rows" not in record.message
