@@ -1,14 +1,13 @@
 """Write the pages that are made from the code: commands, settings, tables.
 
 `--check` writes nothing, and fails where a page is not what the code says. The
-tables are read from a migrated database: TSSTATS_TEST_DATABASE_URI, else an
-embedded one that is made for it.
+tables are read from a migrated database, an embedded one that is made for it
+unless one is named.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -230,8 +229,9 @@ def _policy_sections(cursor: Any) -> Iterator[str]:
     yield (
         "As shipped. The variable overrides one, and `tsstats migrate` applies it. A refresh takes what is "
         "younger than `after` and older than `until`; its variable is written like "
-        "`start=2 days end=5 minutes every=5 minutes`. Chunks older than `after` are compressed (columnstore) "
-        "or dropped (retention); empty is never, and the variable is written like `90 days` or `never`."
+        "`start=2 days end=5 minutes every=5 minutes`. Chunks older than `after` are compressed "
+        "(columnstore) or dropped (retention); empty is never, and the variable is written like `90 days` "
+        "or `never`."
     )
     yield _table(
         ("variable", "kind", "relation", "after", "until", "every"),
@@ -263,17 +263,15 @@ def _migrated_database() -> Iterator[str]:
     from ringstats_ts.storage.database import Database
     from ringstats_ts.storage.schema import migrate
 
-    with TemporaryDirectory(prefix="tsstats-docs-") as directory:
-        external = os.environ.get("TSSTATS_TEST_DATABASE_URI")
-        with nullcontext(external) if external else open_database(Path(directory)) as uri:
-            with Database(uri) as database:
-                migrate(database, uri)
-            yield uri
+    with TemporaryDirectory(prefix="tsstats-docs-") as directory, open_database(Path(directory)) as uri:
+        with Database(uri) as database:
+            migrate(database, uri)
+        yield uri
 
 
-def pages() -> dict[Path, str]:
+def pages(database_uri: str | None = None) -> dict[Path, str]:
     """Make every page, by where it belongs."""
-    with _migrated_database() as uri:
+    with nullcontext(database_uri) if database_uri else _migrated_database() as uri:
         tables = tables_page(uri)
     return {
         DOCS / "cli.md": cli_page(),
@@ -288,10 +286,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--check", action="store_true", help="fail where a page is out of date")
     what.add_argument("--write", action="store_true", help="write the pages")
+    parser.add_argument("--database", metavar="URI", help="a migrated database; otherwise an embedded one")
     options = parser.parse_args(arguments)
 
     stale = {
-        path: text for path, text in pages().items() if not path.exists() or path.read_text("utf-8") != text
+        path: text
+        for path, text in pages(options.database).items()
+        if not path.exists() or path.read_text("utf-8") != text
     }
     for path, text in stale.items():
         if options.write:

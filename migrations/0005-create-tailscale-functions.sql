@@ -349,34 +349,47 @@ CREATE FUNCTION tailscale_presence(
 )
 LANGUAGE sql STABLE ROWS 10000 AS $$
     SELECT
-        time_bucket($3, b.bucket),
+        b.bucket,
         hosts.name,
         tailscale_nodes.name,
-        sum(b.samples)::bigint,
-        sum(b.online_samples)::bigint,
-        sum(b.active_samples)::bigint,
-        sum(b.direct_samples)::bigint,
-        sum(b.derp_samples)::bigint,
-        sum(b.peer_relay_samples)::bigint,
-        max(b.last_handshake),
+        b.samples,
+        b.online_samples,
+        b.active_samples,
+        b.direct_samples,
+        b.derp_samples,
+        b.peer_relay_samples,
+        b.last_handshake,
         b.host_id,
         b.node_id
     FROM (
-        -- The planner drops the two that the width rules out.
-        SELECT * FROM tailscale_peers_5m AS five
-        WHERE $3 < INTERVAL '1 hour' AND five.bucket > $1 - INTERVAL '5 minutes' AND five.bucket < $2
-        UNION ALL
-        SELECT * FROM tailscale_peers_hourly AS hourly
-        WHERE $3 >= INTERVAL '1 hour' AND $3 < INTERVAL '1 day'
-            AND hourly.bucket > $1 - INTERVAL '1 hour' AND hourly.bucket < $2
-        UNION ALL
-        SELECT * FROM tailscale_peers_daily AS daily
-        WHERE $3 >= INTERVAL '1 day' AND daily.bucket > $1 - INTERVAL '24 hours' AND daily.bucket < $2
+        SELECT
+            time_bucket($3, a.bucket) AS bucket,
+            a.host_id,
+            a.node_id,
+            sum(a.samples)::bigint AS samples,
+            sum(a.online_samples)::bigint AS online_samples,
+            sum(a.active_samples)::bigint AS active_samples,
+            sum(a.direct_samples)::bigint AS direct_samples,
+            sum(a.derp_samples)::bigint AS derp_samples,
+            sum(a.peer_relay_samples)::bigint AS peer_relay_samples,
+            max(a.last_handshake) AS last_handshake
+        FROM (
+            -- The planner drops the two that the width rules out.
+            SELECT * FROM tailscale_peers_5m AS five
+            WHERE $3 < INTERVAL '1 hour' AND five.bucket > $1 - INTERVAL '5 minutes' AND five.bucket < $2
+            UNION ALL
+            SELECT * FROM tailscale_peers_hourly AS hourly
+            WHERE $3 >= INTERVAL '1 hour' AND $3 < INTERVAL '1 day'
+                AND hourly.bucket > $1 - INTERVAL '1 hour' AND hourly.bucket < $2
+            UNION ALL
+            SELECT * FROM tailscale_peers_daily AS daily
+            WHERE $3 >= INTERVAL '1 day' AND daily.bucket > $1 - INTERVAL '24 hours' AND daily.bucket < $2
+        ) AS a
+        GROUP BY 1, 2, 3
     ) AS b
     INNER JOIN hosts ON hosts.host_id = b.host_id
     INNER JOIN tailscale_nodes ON tailscale_nodes.node_id = b.node_id
-    GROUP BY 1, b.host_id, b.node_id, hosts.name, tailscale_nodes.name
-    ORDER BY 1, b.host_id, b.node_id
+    ORDER BY b.bucket, b.host_id, b.node_id
 $$;
 
 CREATE VIEW tailscale_node_history AS

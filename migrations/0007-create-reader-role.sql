@@ -53,6 +53,8 @@ GRANT SELECT ON
 TO tsstats_reader;
 
 GRANT EXECUTE ON FUNCTION
+    counter(bigint, bigint),
+    counter_roll(bigint, bigint, bigint, bigint, bigint, bigint),
     counter_step(bigint, bigint, bigint, bigint),
     tailscale_counter_states(timestamptz, timestamptz, integer, integer[], integer[]),
     tailscale_counters(timestamptz, timestamptz, interval),
@@ -62,5 +64,9 @@ GRANT EXECUTE ON FUNCTION
     tailscale_traffic_by_user(timestamptz, timestamptz, interval),
     tailscale_traffic_by_tag(timestamptz, timestamptz, interval),
     tailscale_traffic_by_tailnet(timestamptz, timestamptz, interval),
-    tailscale_presence(timestamptz, timestamptz, interval)
+    tailscale_presence(timestamptz, timestamptz, interval),
+    rfc3339(timestamptz, text),
+    tailscale_fields(jsonb, jsonb),
+    tailscale_document_peers(integer, timestamptz, text),
+    tailscale_document(integer, timestamptz)
 TO tsstats_reader;

@@ -47,7 +47,7 @@ TAILNET = """
         LATERAL (SELECT step * INTERVAL '10 minutes' + INTERVAL '5 seconds') AS sample (age)
     WHERE hosts.name = 'alpha' OR age > INTERVAL '1 hour';
     INSERT INTO tailscale_status_changes (host_id, time, digest, health, exit_node_id)
-    SELECT host_id, now() - days * INTERVAL '20 hours', '', ARRAY['a message'], CASE WHEN days = 2 THEN 3 END
+    SELECT host_id, now() - days * INTERVAL '20 hours', '', ARRAY['a message'], CASE WHEN days < 3 THEN 3 END
     FROM hosts, generate_series(1, 3) AS days;
     INSERT INTO tailscale_node_changes (host_id, node_id, time, digest, os, primary_routes)
     SELECT host_id, node_id, now() - days * INTERVAL '5 hours', '', 'linux',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from ringstats_ts.sources import by_name
 from ringstats_ts.storage.database import Database
 
 TAILSCALE = by_name("tailscale")
+DOCS = Path(__file__).parent.parent / "docs" / "export.md"
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
@@ -319,6 +321,31 @@ class TestWide:
 
         with pytest.raises(ExportError, match="has no wide layout"):
             export(Other(), database, tmp_path, layout="wide")  # type: ignore[arg-type]
+
+
+class TestDocs:
+    def test_the_examples_in_the_docs_run(
+        self,
+        database: Database,
+        send: Send,
+        make_status: MakeStatus,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        send(make_status(), NOON)
+        send(make_status(), NOON + timedelta(days=330))
+        monkeypatch.chdir(tmp_path)
+        export(TAILSCALE, database, Path("parquet"))
+        export(TAILSCALE, database, Path("stats"), layout="wide", host="gateway")
+        text = DOCS.read_text(encoding="utf-8")
+        names: dict[str, Any] = {}
+
+        for example in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+            exec(example, names)
+
+        assert len(names["peers"]) == 2
+        assert len(names["december"]) == 1
+        assert len(names["combined_df"]) == 1
 
 
 class TestColumns:

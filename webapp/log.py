@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,32 @@ from typing import Any
 logger = logging.getLogger("webapp")
 
 
+class _Lines(logging.Formatter):
+    """Puts what the library logs into the same form."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name == logger.name:
+            return record.getMessage()
+        return _line(record.levelno, record.name, {"detail": record.getMessage()})
+
+
 def start() -> None:
     """Send the lines to standard error, beside gunicorn's own."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    handler.setFormatter(_Lines())
+    for root in (logger, logging.getLogger("ringstats_ts")):
+        root.handlers = [handler]
+        root.setLevel(logging.INFO)
+        root.propagate = False
 
 
 def write(level: int, event: str, **fields: Any) -> None:
     """Write a line; fields that are None are left out."""
-    if not logger.isEnabledFor(level):
-        return
+    if logger.isEnabledFor(level):
+        logger.log(level, _line(level, event, fields))
+
+
+def _line(level: int, event: str, fields: Mapping[str, Any]) -> str:
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": logging.getLevelName(level).lower(),
@@ -33,7 +47,7 @@ def write(level: int, event: str, **fields: Any) -> None:
     }
     line |= {name: value for name, value in fields.items() if value is not None}
     # ASCII, so that what a terminal would obey is escaped; JSON itself leaves DEL alone.
-    logger.log(level, json.dumps(line).replace("\x7f", "\\u007f"))
+    return json.dumps(line).replace("\x7f", "\\u007f")
 
 
 def where(error: BaseException) -> list[str]:

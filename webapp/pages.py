@@ -10,7 +10,7 @@ from flask import Blueprint, Response, render_template, request
 from ringstats_ts import __version__
 from ringstats_ts.errors import StorageError
 from ringstats_ts.storage import overview
-from ringstats_ts.storage.overview import Overview
+from ringstats_ts.storage.overview import DayTraffic, Overview
 from webapp.errors import public_text, report, retry_after
 from webapp.service import service
 
@@ -35,7 +35,8 @@ def _text() -> Response:
 
 def _page() -> Response:
     try:
-        response = _html(look=service().overview.get(_look))
+        look = service().overview.get(_look)
+        response = _html(look=look, traffic=_traffic() if look.hosts else None)
     except StorageError as error:
         report(error)
         response = _html(problem=public_text(error))
@@ -45,13 +46,16 @@ def _page() -> Response:
     return response
 
 
-def _html(look: Overview | None = None, problem: str | None = None) -> Response:
+def _html(
+    look: Overview | None = None, traffic: DayTraffic | None = None, problem: str | None = None
+) -> Response:
     page = render_template(
         "front.html",
         version=__version__,
         url=_url(),
         now=datetime.now(UTC),
         look=look,
+        traffic=traffic,
         problem=problem,
         ago=_ago,
         size=_size,
@@ -61,6 +65,17 @@ def _html(look: Overview | None = None, problem: str | None = None) -> Response:
 
 def _look() -> Overview:
     return overview.read(service().database(), now=datetime.now(UTC))
+
+
+def _traffic() -> DayTraffic | None:
+    """The traffic; none where there is so much that it cannot be added up in time."""
+    try:
+        return service().traffic.get(
+            lambda: overview.read_traffic(service().database(), now=datetime.now(UTC))
+        )
+    except StorageError as error:
+        report(error)
+        return None
 
 
 def _url() -> str:

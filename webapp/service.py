@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -12,10 +13,11 @@ from flask import Flask, current_app
 from ringstats_ts.config import Config
 from ringstats_ts.errors import ConfigError, StorageError
 from ringstats_ts.storage.database import Database
-from ringstats_ts.storage.overview import Overview
+from ringstats_ts.storage.overview import DayTraffic, Overview
 
 READY_SECONDS = 2.0
 OVERVIEW_SECONDS = 10.0
+TRAFFIC_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -23,15 +25,15 @@ T = TypeVar("T")
 class Cached(Generic[T]):
     """What a costly look at the database gave, for some seconds; its failure too.
 
-    One thread looks, the others wait for it: a crowd of requests is one query.
+    One thread looks; the others wait for it or, where there is an older value, get that:
+    a crowd of requests is one query.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._until = 0.0
-        self._value: T | None = None
-        self._error: StorageError | None = None
+        self._found: _Found[T] | None = None
 
     def get(self, look: Callable[[], T]) -> T:
         """The value; `look` is asked where it is too old.
@@ -41,19 +43,31 @@ class Cached(Generic[T]):
         StorageError
             as `look` raised it.
         """
-        with self._lock:
-            if monotonic() >= self._until:
-                self._refresh(look)
-            if self._error is not None:
-                raise self._error.with_traceback(None)
-            return self._value  # type: ignore[return-value]
+        found = self._found
+        if self._lock.acquire(blocking=found is None):
+            try:
+                found = self._refreshed(look)
+            finally:
+                self._lock.release()
+        assert found is not None
+        if found.error is not None:
+            raise found.error.with_traceback(None)
+        return found.values[0]
 
-    def _refresh(self, look: Callable[[], T]) -> None:
-        try:
-            self._value, self._error = look(), None
-        except StorageError as error:
-            self._value, self._error = None, error
-        self._until = monotonic() + self._seconds
+    def _refreshed(self, look: Callable[[], T]) -> _Found[T]:
+        if self._found is None or monotonic() >= self._until:
+            try:
+                self._found = _Found([look()])
+            except StorageError as error:
+                self._found = _Found([], error)
+            self._until = monotonic() + self._seconds
+        return self._found
+
+
+@dataclass(frozen=True, slots=True)
+class _Found(Generic[T]):
+    values: list[T]
+    error: StorageError | None = None
 
 
 class Service:
@@ -67,6 +81,7 @@ class Service:
         self._threads = threading.local()
         self.readiness: Cached[None] = Cached(READY_SECONDS)
         self.overview: Cached[Overview] = Cached(OVERVIEW_SECONDS)
+        self.traffic: Cached[DayTraffic] = Cached(TRAFFIC_SECONDS)
 
     def attach(self, app: Flask) -> None:
         """Make this the service of the application."""

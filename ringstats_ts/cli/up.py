@@ -86,8 +86,9 @@ def _watch(config: Config, uri: str, web: subprocess.Popen[bytes], stop: threadi
         while not stop.is_set() and web.poll() is None:
             if own:
                 with suppress(StorageUnavailable):
-                    upkeep.run_due_jobs(database)
+                    # Late windows first: retention may drop the rows that they need.
                     upkeep.run_upkeep(database, config)
+                    upkeep.run_due_jobs(database)
                     if time.monotonic() - vacuumed > VACUUM_SECONDS:
                         upkeep.vacuum(database)
                         vacuumed = time.monotonic()

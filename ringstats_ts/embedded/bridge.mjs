@@ -291,19 +291,9 @@ async function initialise(directory, modules) {
   const initdb = new Engine({ modules, dataDir: fresh, database: "template1", durable: false }, die);
   await initdb.start();
   await initdb.stop();
-  const bridge = await open({ modules, dataDir: fresh, durable: false });
-  await bridge.close();
   await syncTree(fresh);
   fs.renameSync(fresh, final);
   await syncFile(directory);
-}
-
-async function open({ modules, dataDir, durable }) {
-  const engine = new Engine({ modules, dataDir, database: DATABASE, durable }, die);
-  await engine.start();
-  const bridge = new Bridge(engine);
-  await bridge.open();
-  return bridge;
 }
 
 /** Many at once: the file system then commits its journal once for all of them. */
@@ -332,7 +322,11 @@ async function main() {
   const durable = process.env.TSSTATS_EMBEDDED_SYNC !== "off";
   await initialise(values.data, values.modules);
   const dataDir = path.join(values.data, "pgdata");
-  bridge = await open({ modules: values.modules, dataDir, durable });
+  const engine = new Engine({ modules: values.modules, dataDir, database: DATABASE, durable }, die);
+  await engine.start();
+  const opened = new Bridge(engine);
+  await opened.open();
+  bridge = opened;
   for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => bridge.stop());
   setInterval(() => bridge.upkeep(), UPKEEP_SECONDS * 1000);
   listen(bridge, path.join(values.socket, ".s.PGSQL.5432"));

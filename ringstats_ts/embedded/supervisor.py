@@ -137,6 +137,8 @@ class EmbeddedDatabase:
     def _environment(self) -> dict[str, str]:
         # NODE_OPTIONS is meant for other programs and can keep this one from starting.
         environment = {name: value for name, value in os.environ.items() if name != "NODE_OPTIONS"}
+        # For the fsync of a new database's thousand files, many at once.
+        environment["UV_THREADPOOL_SIZE"] = "32"
         if not self._sync:
             environment["TSSTATS_EMBEDDED_SYNC"] = "off"
         return environment

@@ -317,30 +317,57 @@ DELETE FROM late_windows
 WHERE late_window_id = ANY(%(late_window_ids)s::bigint[]);
 
 -- name: note_missed_windows
--- A lowest aggregate whose materialised part ends before its policy's look-back begins.
+-- What came while no refresh ran, where that is longer than late samples are noted for: from a
+-- sample that was just not late at the last run, to where the policy looks back again.
 WITH lowest AS (
     SELECT DISTINCT ON (p.source)
         p.source,
         p.after,
-        _timescaledb_functions.to_timestamp(
-            _timescaledb_functions.cagg_watermark(c.mat_hypertable_id)
-        ) AS watermark
+        greatest(
+            (
+                SELECT r.finished_at
+                FROM job_runs AS r
+                WHERE r.job = 'policy_refresh_continuous_aggregate ' || p.relation AND r.error IS NULL
+            ),
+            (
+                SELECT max(s.last_successful_finish)
+                FROM timescaledb_information.jobs AS j
+                INNER JOIN timescaledb_information.job_stats AS s USING (job_id)
+                WHERE
+                    j.proc_name = 'policy_refresh_continuous_aggregate' AND j.hypertable_name = p.relation
+                    AND s.last_successful_finish > '-infinity'
+            )
+        ) AS last_run
     FROM policies AS p
-    INNER JOIN _timescaledb_catalog.continuous_agg AS c ON c.user_view_name = p.relation
     WHERE p.kind = 'refresh'
     ORDER BY p.source, p.level
+),
+
+missed AS (
+    SELECT
+        l.source,
+        greatest(l.last_run - %(late)s::interval, (SELECT min(h.first_seen) FROM hosts AS h)) AS since,
+        now() - l.after + %(late)s::interval AS until
+    FROM lowest AS l
+    WHERE coalesce(l.last_run, '-infinity') < now() - l.after + %(late)s::interval
 )
 
 INSERT INTO late_windows (source, since, until)
-SELECT
-    l.source,
-    greatest(l.watermark, (SELECT min(first_seen) FROM hosts)),
-    now() - l.after + INTERVAL '1 day'
-FROM lowest AS l
-WHERE
-    l.watermark < now() - l.after
-    AND EXISTS (SELECT 1 FROM hosts WHERE first_seen < now() - l.after AND last_seen > l.watermark)
+SELECT source, since, until
+FROM missed
+WHERE since < until
 RETURNING late_window_id;
+
+-- name: oldest_sample
+-- From where on the lowest aggregate of a source can be computed again: raw rows before are dropped.
+SELECT min(k.range_start)
+FROM policies AS p
+INNER JOIN timescaledb_information.continuous_aggregates AS a ON a.view_name = p.relation
+INNER JOIN timescaledb_information.chunks AS k
+    ON k.hypertable_schema = a.hypertable_schema AND k.hypertable_name = a.hypertable_name
+WHERE
+    p.kind = 'refresh' AND p.source = %(source)s
+    AND p.level = (SELECT min(q.level) FROM policies AS q WHERE q.kind = 'refresh' AND q.source = p.source);
 
 -- name: due_jobs
 -- Aggregates bottom-up, then columnstore, then retention, then the user's own.

@@ -28,7 +28,7 @@ class Reporter:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes of one reporter or peer in the last day."""
+    """Bytes of one reporter or peer."""
 
     name: str
     rx_bytes: int
@@ -36,8 +36,17 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class DayTraffic:
+    """The most traffic from `since` on, in the last day."""
+
+    since: datetime
+    by_reporter: list[Traffic]
+    by_peer: list[Traffic]
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
-    """Everything on the first page. `nodes_online` is None where no reporter was heard lately."""
+    """The first page but for its traffic. `nodes_online` is None where no reporter was heard lately."""
 
     reporters: list[Reporter] = field(default_factory=list)
     hosts: int = 0
@@ -45,8 +54,6 @@ class Overview:
     nodes_online: int | None = None
     nodes: int | None = None
     health: list[tuple[str, list[str]]] = field(default_factory=list)
-    reporter_traffic: list[Traffic] = field(default_factory=list)
-    peer_traffic: list[Traffic] = field(default_factory=list)
 
 
 def read(database: Database, *, now: datetime) -> Overview:
@@ -63,9 +70,6 @@ def read(database: Database, *, now: datetime) -> Overview:
     if not hosts:
         return Overview()
     [(nodes_online, nodes)] = database.rows("overview_nodes", params)
-    traffic = database.rows(
-        "overview_traffic", {"since": now - timedelta(days=1), "until": now, "shown": SHOWN_TRAFFIC}
-    )
     return Overview(
         reporters=[Reporter(*row) for row in database.rows("overview_reporters", params)],
         hosts=hosts,
@@ -73,8 +77,22 @@ def read(database: Database, *, now: datetime) -> Overview:
         nodes_online=nodes_online,
         nodes=nodes,
         health=[(message, names) for message, names in database.rows("overview_health", params)],
-        reporter_traffic=[Traffic(name, rx, tx) for kind, name, rx, tx in traffic if kind == "reporter"],
-        peer_traffic=[Traffic(name, rx, tx) for kind, name, rx, tx in traffic if kind == "peer"],
+    )
+
+
+def read_traffic(database: Database, *, now: datetime) -> DayTraffic:
+    """Add up the traffic of the last day, from a full hour on: seconds, with millions of samples.
+
+    Raises
+    ------
+    StorageError
+    """
+    since = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=23)
+    rows = database.rows("overview_traffic", {"since": since, "until": now, "shown": SHOWN_TRAFFIC})
+    return DayTraffic(
+        since=since,
+        by_reporter=[Traffic(name, rx, tx) for kind, name, rx, tx in rows if kind == "reporter"],
+        by_peer=[Traffic(name, rx, tx) for kind, name, rx, tx in rows if kind == "peer"],
     )
 
 

@@ -12,6 +12,10 @@ from ringstats_ts.storage.database import Database, quote
 WIDEST = timedelta(days=1)
 """Widest bucket of any aggregate: a window is widened to whole buckets of it."""
 
+LATE = timedelta(days=1)
+"""Age of a sample from which its window is noted to be refreshed for it. Below the two days
+that the first refresh policy looks back, so that no sample falls between the two."""
+
 Window = tuple[datetime, datetime]
 
 
@@ -19,9 +23,13 @@ def refresh(database: Database, source: str, since: datetime, until: datetime) -
     """Refresh the source's aggregates over a window, bottom-up, outside any transaction.
 
     The newest buckets are left to real-time aggregation, as the policies leave them:
-    a bucket that is materialised before it is over would hide what still comes.
+    a bucket that is materialised before it is over would hide what still comes. Nor does
+    it go back to where raw rows are dropped: that would drop the totals too.
     """
-    start = _floor(since, WIDEST)
+    ((oldest,),) = database.rows("oldest_sample", {"source": source})
+    if oldest is None:
+        return
+    start = _floor(max(since, oldest), WIDEST)
     end = _floor(until, WIDEST) + WIDEST
     now = datetime.now(UTC)
     refreshes = [p for p in policies.shipped(database) if p.kind == "refresh" and p.source == source]
@@ -64,9 +72,9 @@ def catch_up(database: Database) -> int:
     """Note the time during which no policy ran, where it is longer than they look back.
 
     Without this, rows that came before a long stop would leave the aggregates as soon as
-    the next refresh moves past them.
+    the next refresh moves past them. To be called before the first jobs run.
     """
-    return len(database.rows("note_missed_windows"))
+    return len(database.rows("note_missed_windows", {"late": LATE}))
 
 
 def merged(windows: list[Window]) -> list[Window]:

@@ -25,10 +25,7 @@ from ringstats_ts.storage.changes import forget_changes, record_changes
 from ringstats_ts.storage.copytext import copy_text
 from ringstats_ts.storage.database import Conflict, Database, Transaction, quote
 from ringstats_ts.storage.ids import Ids
-
-LATE = timedelta(days=1)
-"""Age of a sample from which its aggregates are refreshed for it. Below the two days that
-the first refresh policy looks back, so that no sample falls between the two."""
+from ringstats_ts.storage.refresh import LATE
 
 ATTEMPTS = 4
 """Times that a transaction is tried when others are in its way or its connection is lost."""

@@ -174,7 +174,6 @@ def test_a_session_idle_in_a_transaction_is_ended(tmp_path, monkeypatch):
             assert stored(database.uri) == {}
             with pytest.raises(psycopg2.OperationalError):
                 cursor.execute("SELECT 1")
-            assert "idle-in-transaction timeout" in "".join(idle.notices)
 
 
 @contextlib.contextmanager
@@ -249,8 +248,5 @@ def test_power_cuts_lose_nothing_that_was_acknowledged(tmp_path):
 
 def test_without_syncing_a_power_cut_loses_acknowledged_data(tmp_path):
     """Takes the protection away: if nothing is lost here, the test above shows nothing."""
-    lost = [
-        not isinstance(found, dict) or not acknowledged <= set(found)
-        for acknowledged, found in power_cuts(tmp_path, sync=False)
-    ]
-    assert any(lost)
+    cuts = power_cuts(tmp_path, sync=False)
+    assert any(not isinstance(found, dict) or not acknowledged <= set(found) for acknowledged, found in cuts)

@@ -17,11 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ringstats_ts.config import Config
 from ringstats_ts.decode import documents
-from ringstats_ts.model import Attributes, Batch, Context, Entity
+from ringstats_ts.ingest import ingest
+from ringstats_ts.model import Attributes, Batch, Context, Entity, Payload
 from ringstats_ts.sources import detect
 from ringstats_ts.sources.canonical import canonical
 from ringstats_ts.sources.secrets import without_secrets
+from ringstats_ts.storage.database import Database
 
 CASES = [
     payload
@@ -62,6 +65,19 @@ def test_document_comes_back_from_the_batch(payload: Path) -> None:
 def test_document_comes_back_from_the_tables(payload: Path, connection: Any) -> None:
     document = read(payload)
     assert stored(connection, parse(document)) == expected(document)
+
+
+def test_documents_come_back_from_the_way_in(database: Database, config: Config, connection: Any) -> None:
+    for payload in CASES:
+        body, host = payload.read_bytes(), payload.parent.name
+        (receipt,) = ingest(Payload(body, CONTEXT.received_at, host=host), database, config)
+        got = fetch(
+            connection,
+            "SELECT tailscale_document(host_id, %s)::text FROM hosts WHERE name = %s",
+            receipt.time,
+            host,
+        )
+        assert json.loads(got) == expected(read(payload)), host
 
 
 def test_document_that_is_not_stored_is_null(connection: Any) -> None:

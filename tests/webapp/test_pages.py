@@ -65,6 +65,7 @@ def test_the_overview_is_exact(server, status, database_uri):
         )
     with Database(database_uri) as database:
         read = overview.read(database, now=now)
+        traffic = overview.read_traffic(database, now=now)
     [reporter] = read.reporters
     last_seen = times[1].replace(microsecond=times[1].microsecond)
     assert abs(reporter.last_seen - last_seen) < timedelta(microseconds=2)
@@ -86,8 +87,10 @@ def test_the_overview_is_exact(server, status, database_uri):
         nodes_online=2,
         nodes=3,
         health=[("a", ["web-1"]), ("b", ["web-1"])],
-        reporter_traffic=[Traffic("web-1", 250, 500)],
-        peer_traffic=[Traffic("db-1", 250, 500)],
+    )
+    assert (traffic.by_reporter, traffic.by_peer) == (
+        [Traffic("web-1", 250, 500)],
+        [Traffic("db-1", 250, 500)],
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -191,7 +190,7 @@ def _counts(peers: Peers) -> list[int | None]:
     ]
 
 
-def _count(values: Iterable[Any], wanted: Any) -> int | None:
+def _count(values: list[Any], wanted: Any) -> int | None:
     """Count; None where nothing is known of any."""
     known = [value for value in values if value is not None]
-    return known.count(wanted) if known or not list(values) else None
+    return None if values and not known else known.count(wanted)

@@ -18,7 +18,8 @@ ZERO = "0001-01-01T00:00:00Z"
 
 UNIX = "unix"
 
-_ZERO_INSTANT = datetime(1, 1, 1, tzinfo=UTC)
+# All of it: zones were not whole minutes then, so that the zero time in one is seconds off.
+_ZERO_YEAR = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND_DIGITS = 6
 _CLOCK_DIGITS = (3, 6)
@@ -50,7 +51,7 @@ def read_time(text: str, naive: bool = False) -> tuple[datetime | None, str | No
         time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         return None, None
-    if time == _ZERO_INSTANT:
+    if time.year == _ZERO_YEAR:
         return None, "Z" if text == ZERO else None
     if separator != "T" or zone == "z":
         return time, None

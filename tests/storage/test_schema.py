@@ -1,0 +1,129 @@
+"""Migrations, and plain words about databases that cannot be used."""
+
+import os
+
+import psycopg2
+import psycopg2.extensions
+import pytest
+
+from ringstats_ts import embedded
+from ringstats_ts.errors import OutdatedSchema, StorageUnavailable, UnsuitableDatabase
+from ringstats_ts.storage import policies, schema
+from ringstats_ts.storage.database import Database
+
+SERVER = os.environ.get("TSSTATS_TEST_DATABASE_URI")
+
+
+@pytest.fixture(scope="module")
+def own_uri(tmp_path_factory):
+    """A database of this module's own, which it may take apart."""
+    if SERVER is None:
+        with embedded.open_database(tmp_path_factory.mktemp("schema")) as uri:
+            yield uri
+        return
+    name = f"tsstats_schema_{os.getpid()}"
+    administrator = psycopg2.connect(SERVER)
+    administrator.autocommit = True
+    with administrator.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        yield psycopg2.extensions.make_dsn(SERVER, dbname=name)
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    administrator.close()
+
+
+def relations(database):
+    return database.run(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+        " AND relname NOT LIKE '%%yoyo%%' AND NOT EXISTS (SELECT 1 FROM pg_depend AS d"
+        " WHERE d.objid = pg_class.oid AND d.deptype = 'e') ORDER BY 1"
+    )
+
+
+def functions(database):
+    return database.run(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND NOT EXISTS"
+        " (SELECT 1 FROM pg_depend AS d WHERE d.objid = pg_proc.oid AND d.deptype = 'e') ORDER BY 1"
+    )
+
+
+def test_migrations_apply_roll_back_and_apply_again(own_uri):
+    with Database(own_uri) as database:
+        before = functions(database)
+        assert schema.migrate(database, own_uri) == schema.shipped()
+        assert schema.migrate(database, own_uri) == []
+        made = relations(database), functions(database)
+        assert schema.roll_back(database, own_uri) == schema.shipped()[-1:]
+        with pytest.raises(OutdatedSchema, match="lacks 1 migrations, from 0007.*tsstats migrate"):
+            schema.check(database)
+        assert schema.roll_back(database, own_uri, everything=True) == schema.shipped()[-2::-1]
+        assert relations(database) == []
+        assert functions(database) == before
+        assert schema.migrate(database, own_uri) == schema.shipped()
+        assert (relations(database), functions(database)) == made
+        assert schema.check(database).license == "timescale"
+
+
+def test_policies_are_registered_once_and_follow_the_configuration(own_uri):
+    with Database(own_uri) as database:
+        schema.migrate(database, own_uri)
+        policies.apply(database, {})
+        assert policies.apply(database, {}) == []
+        overrides = {
+            "TSSTATS_RETENTION_TAILSCALE_PEERS": "90 days",
+            "TSSTATS_COLUMNSTORE_TAILSCALE_PEERS_5M": "never",
+            "TSSTATS_REFRESH_TAILSCALE_PEERS_HOURLY": "start=4 days every=10 minutes",
+        }
+        assert len(policies.apply(database, overrides)) == 3
+        assert policies.apply(database, overrides) == []
+        registered = {(kind, relation): rest for kind, relation, *rest in database.rows("registered_policies")}
+        assert registered["retention", "tailscale_peers"][0].days == 90
+        assert ("columnstore", "tailscale_peers_5m") not in registered
+        start, end, every = registered["refresh", "tailscale_peers_hourly"]
+        assert (start.days, end.seconds, every.seconds) == (4, 3600, 600)
+        assert len(policies.apply(database, {})) == 3
+
+
+def test_every_refresh_has_a_batch_size_and_a_start_inside_retention(own_uri):
+    with Database(own_uri) as database:
+        schema.migrate(database, own_uri)
+        policies.apply(database, {})
+        refreshes = database.run(
+            "SELECT config ->> 'buckets_per_batch', (config ->> 'start_offset')::interval"
+            " FROM timescaledb_information.jobs WHERE proc_name = 'policy_refresh_continuous_aggregate'"
+        )
+        kept = min(p.after for p in policies.shipped(database) if p.kind == "retention" and p.after)
+        assert len(refreshes) == 3
+        for batch, start in refreshes:
+            assert int(batch) == policies.BUCKETS_PER_BATCH
+            assert start < kept
+
+
+def test_a_database_that_is_away_is_told():
+    with Database("postgresql://127.0.0.1:1/none") as database, pytest.raises(StorageUnavailable):
+        schema.check(database)
+
+
+class Answering(Database):
+    """Answers the question about the server with what is given, all else for real."""
+
+    def __init__(self, uri, server):
+        super().__init__(uri)
+        self.server = server
+
+    def rows(self, name, params=None):
+        return [self.server] if name == "server" else super().rows(name, params)
+
+
+@pytest.mark.parametrize(
+    ("server", "message"),
+    [
+        ((140010, "14.10", "2.20.0", True, "timescale"), "PostgreSQL 14.10; 15 or newer"),
+        ((170005, "17.5", None, True, None), "no TimescaleDB.*CREATE EXTENSION"),
+        ((170005, "17.5", None, False, None), "no TimescaleDB.*timescale/timescaledb"),
+        ((170005, "17.5", "2.23.1", True, "apache"), "2.23.1 in its Apache edition"),
+        ((170005, "17.5", "2.19.3", True, "timescale"), "2.19.3; 2.20 or newer"),
+    ],
+)
+def test_what_is_wrong_with_the_server_is_said_in_one_sentence(database_uri, server, message):
+    with Answering(database_uri, server) as database, pytest.raises(UnsuitableDatabase, match=message):
+        schema.check_server(database)
