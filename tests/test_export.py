@@ -310,8 +310,8 @@ class TestWide:
         file = "2026/01/tailscale-status-20260115.parquet"
         assert parquet_under(tmp_path) == [
             f"all/_.._x/{file}",
-            f"all/one-1/{file}",
-            f"all/one-3/{file}",
+            f"all/one~1/{file}",
+            f"all/one~3/{file}",
             f"single/{file}",
         ]
 

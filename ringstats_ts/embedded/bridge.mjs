@@ -18,7 +18,6 @@ import { SUPERUSER, Session } from "./session.mjs";
 
 const DATABASE = "postgres";
 const CHECKPOINT_BYTES = 64 * 1024 * 1024;
-const CHECKPOINT_IDLE_SECONDS = 120;
 const UPKEEP_SECONDS = 1;
 const STOP_SECONDS = 20;
 
@@ -43,7 +42,9 @@ const seconds = (name, otherwise) => Number(process.env[name] ?? otherwise);
 
 class Bridge {
   limits = {
+    checkpointIdleSeconds: seconds("TSSTATS_EMBEDDED_CHECKPOINT_IDLE_SECONDS", 120),
     idleSeconds: seconds("TSSTATS_EMBEDDED_IDLE_SECONDS", 30),
+    readerSeconds: seconds("TSSTATS_EMBEDDED_READER_SECONDS", 60),
     statementSeconds: seconds("TSSTATS_EMBEDDED_STATEMENT_SECONDS", 900),
   };
   engine;
@@ -59,13 +60,12 @@ class Bridge {
   #prepared = new Set();
   #unnamed = null;
   #checkpointed = 0n;
-  #lastUse = Date.now();
+  #lastUse = 0;
+  #unchecked = false; // used since the last look at the WAL
 
   constructor(engine) {
     this.engine = engine;
   }
-
-  // --- first come, first served
 
   accept(socket) {
     if (this.#stopping) return socket.destroy();
@@ -87,20 +87,22 @@ class Bridge {
     const [session] = this.#waiting;
     this.#waiting.delete(session);
     this.#owner = session;
-    this.#lastUse = Date.now();
     await session.turn();
     this.#owner = null;
-    this.#lastUse = Date.now();
+    if (session instanceof Session) this.#used();
     if (session.waiting) this.#waiting.add(session);
     this.#next();
+  }
+
+  #used() {
+    this.#lastUse = Date.now();
+    this.#unchecked = true;
   }
 
   /** Run `work` with the engine, in turn with the clients. */
   exclusive(work) {
     return new Promise((resolve) => this.wants({ turn: async () => resolve(await work()), waiting: false }));
   }
-
-  // --- the engine, for whoever owns it
 
   /** The whole answer to `parts`. */
   async collect(parts) {
@@ -133,8 +135,6 @@ class Bridge {
     const [[redo]] = await this.rows("SELECT redo_lsn - '0/0' FROM pg_control_checkpoint()");
     this.#checkpointed = BigInt(redo);
   }
-
-  // --- sessions: settings
 
   /** Start a session: its user, database and settings. Returns [code, message] if it is refused. */
   async admit(session, user, database, settings) {
@@ -175,13 +175,14 @@ class Bridge {
     if (key === this.#inForce) return;
     await this.rows(BECOME_SUPERUSER);
     await this.#applyDefaults(settings.defaults);
-    const statements = ["RESET ALL"];
+    await this.rows("RESET ALL");
     for (const [name, value] of Object.entries(settings.set)) {
-      statements.push(`SELECT pg_catalog.set_config(${literal(name)}, ${literal(value)}, false)`);
+      const set = `SELECT pg_catalog.set_config(${literal(name)}, ${literal(value)}, false)`;
+      await this.rows(set).catch(() => {}); // one that cannot be set again, such as a dropped extension's
     }
-    if (settings.user !== SUPERUSER) statements.push(`SET SESSION AUTHORIZATION ${identifier(settings.user)}`);
-    if (settings.role !== "none") statements.push(`SET ROLE ${identifier(settings.role)}`);
-    for (const statement of statements) await this.rows(statement).catch(() => {});
+    // These must not fail in silence: the session would be the superuser's.
+    if (settings.user !== SUPERUSER) await this.rows(`SET SESSION AUTHORIZATION ${identifier(settings.user)}`);
+    if (settings.role !== "none") await this.rows(`SET ROLE ${identifier(settings.role)}`);
     this.#inForce = key;
   }
 
@@ -208,8 +209,6 @@ class Bridge {
     return Object.fromEntries(rows);
   }
 
-  // --- sessions: prepared statements
-
   statementName() {
     return `tsstats_${++this.#statements}`;
   }
@@ -232,20 +231,19 @@ class Bridge {
     return [closeStatement(statement.name), statement.parse];
   }
 
-  // --- upkeep
-
   /** Once a second: end a statement that never ends, keep the WAL short. */
   upkeep() {
     const { busySince } = this.engine;
     const limit = this.limits.statementSeconds;
     if (busySince && Date.now() - busySince > limit * 1000) die(`a statement ran for more than ${limit} s`);
-    const idle = Date.now() - this.#lastUse > CHECKPOINT_IDLE_SECONDS * 1000;
-    if (!this.#owner && !this.#stopping) this.exclusive(() => this.#checkpointIfDue(idle));
+    if (this.#unchecked && !this.#stopping) this.exclusive(() => this.#checkpointIfDue());
   }
 
-  async #checkpointIfDue(idle) {
+  async #checkpointIfDue() {
+    const idle = Date.now() - this.#lastUse > this.limits.checkpointIdleSeconds * 1000;
     const since = (await this.#walPosition()) - this.#checkpointed;
     if (since > CHECKPOINT_BYTES || (idle && since > 0n)) await this.checkpoint();
+    if (idle) this.#unchecked = false;
   }
 
   async #walPosition() {

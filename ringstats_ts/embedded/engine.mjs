@@ -145,7 +145,7 @@ async function open({ modules, dataDir, database, durable }) {
   return PGlite.create({ fs: new DataDir(dataDir), database, extensions: { timescaledb, host } });
 }
 
-/** PGlite keeps the last lines of the server's log; the process shows them when it dies. */
+/** What the WASM module gets from its host: real syncing, an atomic rename, no shell; its gravest log lines. */
 function withHost(emscripten, durable) {
   const { instantiateWasm, preRun } = emscripten;
   let module;

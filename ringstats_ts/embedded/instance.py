@@ -1,8 +1,9 @@
-"""Who runs on a data directory, and where it can be reached: the lock, the socket's directory, the instance file.
+"""Who runs on a data directory and where it answers: the lock, the socket, the instance file.
 
-`<data_dir>/lock` is flocked by the supervisor; the node process inherits the descriptor, so that the lock is held as
-long as either lives. `<data_dir>/users` is flocked, shared, by every one-shot user, so that the one who started the
-database does not stop it under the others. `<data_dir>/instance.json` says where the instance answers.
+`<data_dir>/lock` is flocked by the supervisor; the node process inherits the descriptor, so that
+the lock is held as long as either lives. `<data_dir>/users` is flocked, shared, by every one-shot
+user, so that the one who started the database does not stop it under the others.
+`<data_dir>/instance.json` says where the instance answers.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class DataDirectoryInUse(EmbeddedDatabaseError):
 
 
 def running_uri(data_dir: Path) -> str | None:
-    """URI of the instance that runs on this data directory; None if there is none, or none that is ready yet."""
+    """URI of the instance that runs on this data directory; None if none does, or none is ready yet."""
     if not _is_locked(data_dir):
         return None
     try:
@@ -48,7 +49,7 @@ def running_uri(data_dir: Path) -> str | None:
 
 def take_lock(data_dir: Path) -> int:
     """The descriptor that holds the lock. Raises DataDirectoryInUse."""
-    descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open(data_dir / "lock")
     deadline = time.monotonic() + LOCK_RETRY_SECONDS
     while True:
         try:
@@ -65,6 +66,7 @@ def take_lock(data_dir: Path) -> int:
 
 
 def wait_until_unlocked(data_dir: Path, seconds: float) -> bool:
+    """Whether the data directory became free within that time."""
     deadline = time.monotonic() + seconds
     while _is_locked(data_dir):
         if time.monotonic() > deadline:
@@ -76,7 +78,7 @@ def wait_until_unlocked(data_dir: Path, seconds: float) -> bool:
 @contextlib.contextmanager
 def shared_use(data_dir: Path) -> Iterator[int]:
     """While this is open, whoever started the database for one verb does not stop it."""
-    descriptor = os.open(data_dir / "users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open(data_dir / "users")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield descriptor
@@ -90,6 +92,7 @@ def wait_for_other_users(descriptor: int) -> None:
 
 
 def publish(data_dir: Path, uri: str, node_pid: int) -> None:
+    """Say where the instance answers; readers see the old record or the new one."""
     record = {"uri": uri, "pid": os.getpid(), "node_pid": node_pid}
     fresh = _instance_file(data_dir).with_suffix(".new")
     fresh.write_text(json.dumps(record) + "\n")
@@ -97,6 +100,7 @@ def publish(data_dir: Path, uri: str, node_pid: int) -> None:
 
 
 def withdraw(data_dir: Path) -> None:
+    """Say that no instance answers."""
     _instance_file(data_dir).unlink(missing_ok=True)
 
 
@@ -119,6 +123,7 @@ def socket_directory(data_dir: Path) -> Path:
 
 
 def uri_of(directory: Path) -> str:
+    """The libpq URI of the server whose socket is in that directory."""
     return f"postgresql://postgres@/postgres?host={quote(str(directory), safe='/')}&port=5432"
 
 
@@ -134,13 +139,25 @@ def answers(directory: Path) -> bool:
             return False
 
 
+def _open(path: Path, create: int = os.O_CREAT) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | create, 0o600)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise EmbeddedDatabaseError(
+            f"The data directory {path.parent} cannot be used: {error.strerror}.",
+            "Run as the user that owns it, or name another with --data or TSSTATS_DATA.",
+        ) from error
+
+
 def _instance_file(data_dir: Path) -> Path:
     return data_dir / "instance.json"
 
 
 def _is_locked(data_dir: Path) -> bool:
     try:
-        descriptor = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _open(data_dir / "lock", 0)
     except FileNotFoundError:
         return False
     try:

@@ -26,7 +26,6 @@ import {
 const FRONTEND_TYPES = new Set("QPBDECSHXFdcf");
 const COPY_TYPES = new Set("dcf");
 const QUEUE_LIMIT_BYTES = 8 * 1024 * 1024;
-const SLOW_READER_MS = 60_000;
 // What a client is told at once when it changes (libpq's ParameterStatus).
 const REPORTED = [
   "application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "in_hot_standby",
@@ -66,7 +65,7 @@ export class Session {
     socket.on("error", () => {});
     socket.on("close", () => this.#close());
     // Everyone waits for a client that does not read its rows.
-    socket.setTimeout(SLOW_READER_MS, () => socket.writableLength > 0 && socket.destroy());
+    socket.setTimeout(bridge.limits.readerSeconds * 1000, () => socket.writableLength > 0 && socket.destroy());
   }
 
   get idle() {
@@ -76,8 +75,6 @@ export class Session {
   get waiting() {
     return this.#queue.length > 0 || (this.closed && this.#statements.size > 0);
   }
-
-  // --- what the client sends
 
   #receive(chunk) {
     this.#reader.push(chunk);
@@ -157,8 +154,6 @@ export class Session {
     }
     return batch;
   }
-
-  // --- with the engine
 
   /** Use the engine until the transaction is over or the client has gone. */
   async turn() {
@@ -268,8 +263,6 @@ export class Session {
     this.status = "I";
   }
 
-  // --- settings
-
   async #recordSettings() {
     this.#changed = false;
     this.settings = await this.#bridge.sessionSettings(this.settings, [...this.#customNames]);
@@ -282,8 +275,6 @@ export class Session {
     this.#reported = values;
     for (const [name, value] of changed) this.#send(parameterStatus(name, value), () => {});
   }
-
-  // --- prepared statements: the engine's names are ours, so that clients may use the same
 
   /** The message as the engine gets it, and what must be run before it. */
   #translate(next) {

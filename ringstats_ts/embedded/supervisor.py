@@ -45,9 +45,9 @@ class EmbeddedDatabase:
     data_dir
         Created if it is missing. Holds the database, the lock and the log of the database process.
     sync
-        False takes the protection against power cuts away. Only for the test that shows what it protects from.
+        False takes the protection against power cuts away: only for the test of that protection.
     on_progress
-        Gets one line for each thing that takes a while or goes wrong; called from the supervisor's thread too.
+        Gets one line for each thing that takes a while or goes wrong, also from another thread.
     """
 
     def __init__(
@@ -80,7 +80,8 @@ class EmbeddedDatabase:
     def start(self) -> str:
         """Install if needed, start, and wait until it answers. Returns the URI.
 
-        Raises `DataDirectoryInUse` if another process runs on the data directory, else `EmbeddedDatabaseError`.
+        Raises `DataDirectoryInUse` if another process runs on the data directory, and
+        `EmbeddedDatabaseError` with the reason if the database cannot be had.
         """
         self._make_data_dir()
         self._lock = instance.take_lock(self.data_dir)
@@ -101,7 +102,7 @@ class EmbeddedDatabase:
         return self.uri
 
     def stop(self) -> None:
-        """Stop cleanly: returns when the data directory is free for another. Does nothing if it is not running."""
+        """Stop cleanly; returns when the data directory is free. Does nothing if it is not running."""
         self._stopping.set()
         if self._thread is not None:
             self._end_process()

@@ -29,7 +29,7 @@ from ringstats_ts.storage.pages import Pages, Range, days
 Layout = Literal["rows", "wide"]
 Progress = Callable[[str, int], None]
 
-PAGE_ROWS = 20_000
+PAGE_ROWS = 5_000
 PAGE_DOCUMENTS = 4
 GROUP_ROWS = 100_000
 
@@ -166,7 +166,7 @@ def _write_wide(job: _Job) -> Iterator[ExportSummary]:
                 for page in job.read(pages, rows, day, name):
                     for record in _records(page):
                         spill.add(record)
-                # Statistics and dictionaries of thousands of columns would outweigh the values.
+                # Statistics of thousands of columns would outweigh the values.
                 yield _write(file, spill.schema, spill.tables(), write_statistics=False)
 
 
@@ -185,9 +185,9 @@ def _folders(out: Path, hosts: Sequence[tuple[int, str]]) -> list[Path]:
     """One host's files lie in `out` itself; of several, each has a folder named after it."""
     if len(hosts) == 1:
         return [out]
-    names = [re.sub(r"[^\w.-]", "_", name).lstrip(".") for _, name in hosts]
+    names = [re.sub(r"[^\w.-]", "_", name).lstrip(".")[:80] for _, name in hosts]
     return [
-        out / (name if name and names.count(name) == 1 else f"{name}-{host_id}")
+        out / (name if name and names.count(name) == 1 else f"{name}~{host_id}")
         for name, (host_id, _) in zip(names, hosts, strict=True)
     ]
 

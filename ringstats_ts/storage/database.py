@@ -5,6 +5,7 @@ Nothing else in the program imports the driver. A `Database` belongs to one thre
 
 from __future__ import annotations
 
+import selectors
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -135,7 +136,8 @@ class Database:
 
     def connection(self) -> psycopg2.extensions.connection:
         """The open connection, in autocommit."""
-        if self._connection is None or self._connection.closed:
+        if self._connection is None or _is_lost(self._connection):
+            self.close()
             self._connection = self._connect()
         return self._connection
 
@@ -225,6 +227,21 @@ class Identifier:
 
     def __conform__(self, protocol: object) -> Identifier:
         return self
+
+
+def _is_lost(connection: psycopg2.extensions.connection) -> bool:
+    """Whether the server has hung up, without asking it.
+
+    Nothing but a goodbye makes an idle connection readable. Without this, the first
+    document after a restart of the database would be refused, on every connection.
+    """
+    if connection.closed:
+        return True
+    if connection.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+        return False
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def quote(name: str) -> str:

@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
+import psycopg2.extras
 import pytest
 
 from ringstats_ts.embedded import EmbeddedDatabase, supervisor
 
 ROWS_PER_TRANSACTION = 5
 KILLS = 20
-POWER_CUTS = 4
+POWER_CUTS = 3
 IMAGE_MB = 600
 
 
@@ -84,6 +85,35 @@ def execute(uri: str, *statements: str) -> list[tuple]:
         connection.close()
 
 
+class Maintenance(threading.Thread):
+    """Refreshes, compresses, vacuums and checkpoints, over and over."""
+
+    STATEMENTS = (
+        "CALL refresh_continuous_aggregate('by_second', NULL, NULL)",
+        "SELECT compress_chunk(chunk) FROM show_chunks('acknowledged') AS chunk",
+        "VACUUM (ANALYZE) acknowledged",
+        "CHECKPOINT",
+    )
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(daemon=True)
+        self.uri = uri
+        self.ended = threading.Event()
+        execute(
+            uri,
+            "ALTER TABLE acknowledged SET (timescaledb.columnstore, timescaledb.orderby = 'time')",
+            """CREATE MATERIALIZED VIEW by_second WITH (timescaledb.continuous) AS
+            SELECT time_bucket('1 second', time) AS bucket, count(*) AS n
+            FROM acknowledged GROUP BY bucket WITH NO DATA""",
+        )
+
+    def run(self) -> None:
+        while not self.ended.wait(0.05):
+            for statement in self.STATEMENTS:
+                with contextlib.suppress(psycopg2.Error):
+                    execute(self.uri, statement)
+
+
 def stored(uri: str) -> dict[int, int]:
     return dict(execute(uri, "SELECT number, count(*) FROM acknowledged GROUP BY number"))
 
@@ -95,21 +125,23 @@ def wait_until(condition, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def test_a_restart_keeps_data_and_community_features(tmp_path):
-    with EmbeddedDatabase(tmp_path / "data") as database:
+def test_a_restart_keeps_data_and_community_features(data_dir):
+    with EmbeddedDatabase(data_dir) as database:
         execute(
             database.uri,
             "CREATE TABLE m (time timestamptz NOT NULL, host int, value float8)",
             "SELECT create_hypertable('m', 'time', chunk_time_interval => interval '1 day')",
             """INSERT INTO m
-            SELECT g, 1, 1 FROM generate_series('2024-01-01Z'::timestamptz, '2024-01-03Z', '1 min') AS g""",
+            SELECT g, 1, 1
+            FROM generate_series('2024-01-01Z'::timestamptz, '2024-01-03Z', '1 min') AS g""",
             """CREATE MATERIALIZED VIEW m_hourly WITH (timescaledb.continuous) AS
-            SELECT time_bucket('1 hour', time) AS bucket, count(*) AS n FROM m GROUP BY bucket WITH NO DATA""",
+            SELECT time_bucket('1 hour', time) AS bucket, count(*) AS n
+            FROM m GROUP BY bucket WITH NO DATA""",
             "ALTER TABLE m SET (timescaledb.columnstore, timescaledb.segmentby = 'host')",
             "SELECT add_retention_policy('m', interval '100 years')",
         )
         uri = database.uri
-    with EmbeddedDatabase(tmp_path / "data") as database:
+    with EmbeddedDatabase(data_dir) as database:
         assert database.uri == uri
         execute(
             uri,
@@ -123,25 +155,30 @@ def test_a_restart_keeps_data_and_community_features(tmp_path):
         assert execute(uri, jobs) == [(1,)]
 
 
-def test_kills_lose_nothing_that_was_acknowledged(tmp_path, monkeypatch):
+def test_kills_lose_nothing_that_was_acknowledged(data_dir, monkeypatch):
     monkeypatch.setattr(supervisor, "LONGEST_BACKOFF_SECONDS", 0.2)
-    with EmbeddedDatabase(tmp_path / "data") as database:
+    with EmbeddedDatabase(data_dir) as database:
         create_table(database.uri)
-        writers = Writers(database.uri)
+        writers, maintenance = Writers(database.uri), Maintenance(database.uri)
         writers.start()
+        maintenance.start()
         for kill in range(KILLS):
             time.sleep(random.uniform(0.1, 0.6))
             os.kill(database.node_pid, signal.SIGKILL)
             wait_until(lambda kill=kill: database.restarts == kill + 1)
         writers.stop()
+        maintenance.ended.set()
+        maintenance.join(60)
         found = stored(database.uri)
+        execute(database.uri, Maintenance.STATEMENTS[0])
+        assert execute(database.uri, "SELECT sum(n)::int FROM by_second") == [(sum(found.values()),)]
     assert len(writers.acknowledged) > KILLS
     assert set(writers.acknowledged) <= set(found)
     assert set(found.values()) == {ROWS_PER_TRANSACTION}
 
 
-def test_endless_recursion_ends_the_process_and_nothing_else(tmp_path):
-    with EmbeddedDatabase(tmp_path / "data") as database:
+def test_endless_recursion_ends_the_process_and_nothing_else(data_dir):
+    with EmbeddedDatabase(data_dir) as database:
         create_table(database.uri)
         execute(
             database.uri,
@@ -155,18 +192,18 @@ def test_endless_recursion_ends_the_process_and_nothing_else(tmp_path):
         assert stored(database.uri) == {1: 1}
 
 
-def test_a_statement_that_never_ends_is_ended(tmp_path, monkeypatch):
+def test_a_statement_that_never_ends_is_ended(data_dir, monkeypatch):
     monkeypatch.setenv("TSSTATS_EMBEDDED_STATEMENT_SECONDS", "2")
-    with EmbeddedDatabase(tmp_path / "data") as database:
+    with EmbeddedDatabase(data_dir) as database:
         with pytest.raises(psycopg2.OperationalError):
             execute(database.uri, "DO $$ BEGIN LOOP END LOOP; END $$")
         wait_until(lambda: database.restarts == 1)
         assert execute(database.uri, "SELECT 1") == [(1,)]
 
 
-def test_a_session_idle_in_a_transaction_is_ended(tmp_path, monkeypatch):
+def test_a_session_idle_in_a_transaction_is_ended(data_dir, monkeypatch):
     monkeypatch.setenv("TSSTATS_EMBEDDED_IDLE_SECONDS", "1")
-    with EmbeddedDatabase(tmp_path / "data") as database:
+    with EmbeddedDatabase(data_dir) as database:
         create_table(database.uri)
         idle = psycopg2.connect(database.uri)
         with contextlib.closing(idle), idle.cursor() as cursor:
@@ -174,6 +211,38 @@ def test_a_session_idle_in_a_transaction_is_ended(tmp_path, monkeypatch):
             assert stored(database.uri) == {}
             with pytest.raises(psycopg2.OperationalError):
                 cursor.execute("SELECT 1")
+
+
+def test_checkpoints_keep_the_wal_short(data_dir):
+    with EmbeddedDatabase(data_dir) as database:
+        execute(database.uri, "CREATE TABLE wide (text text)")
+        for _ in range(6):
+            execute(database.uri, "INSERT INTO wide SELECT repeat('x', 1000) FROM generate_series(1, 30000)")
+            time.sleep(1.5)
+        segments = [path for path in (data_dir / "pgdata/pg_wal").iterdir() if path.is_file()]
+        assert sum(path.stat().st_size for path in segments) < 150 * 1024 * 1024
+
+
+def test_a_database_at_rest_is_checkpointed(data_dir, monkeypatch):
+    monkeypatch.setenv("TSSTATS_EMBEDDED_CHECKPOINT_IDLE_SECONDS", "1")
+    redo = "SELECT redo_lsn >= %s::pg_lsn FROM pg_control_checkpoint()"
+    with EmbeddedDatabase(data_dir) as database:
+        execute(database.uri, "CREATE TABLE rested (text text)")
+        [(written,)] = execute(database.uri, "SELECT pg_current_wal_insert_lsn()::text")
+        assert execute(database.uri, redo % f"'{written}'") == [(False,)]
+        time.sleep(5)
+        assert execute(database.uri, redo % f"'{written}'") == [(True,)]
+
+
+def test_a_client_that_does_not_read_its_rows_is_dropped(data_dir, monkeypatch):
+    monkeypatch.setenv("TSSTATS_EMBEDDED_READER_SECONDS", "1")
+    with EmbeddedDatabase(data_dir) as database:
+        slow = psycopg2.connect(database.uri, async_=True)
+        with contextlib.closing(slow):
+            psycopg2.extras.wait_select(slow)
+            slow.cursor().execute("SELECT repeat('x', 1000) FROM generate_series(1, 100000)")
+            assert execute(database.uri, "SELECT 1") == [(1,)]
+        assert database.restarts == 0
 
 
 @contextlib.contextmanager
@@ -213,7 +282,10 @@ def write_until_power_cut(directory: Path, image: Path, copy: Path, sync: bool) 
         create_table(database.uri)
         writers = Writers(database.uri)
         writers.start()
-        wait_until(lambda: len(writers.acknowledged) > 300)
+        for wanted in (150, 300):
+            wait_until(lambda wanted=wanted: len(writers.acknowledged) > wanted)
+            execute(database.uri, "CHECKPOINT")
+        wait_until(lambda: len(writers.acknowledged) > 400)
         cut_power(database, image, copy)
         acknowledged = set(writers.acknowledged)
         writers.stop()
@@ -232,7 +304,7 @@ def power_cuts(tmp_path: Path, sync: bool) -> Iterator[tuple[set[int], dict[int,
         acknowledged = write_until_power_cut(tmp_path / f"{cut}", image, copy, sync)
         try:
             found: dict[int, int] | Exception = found_after_power_cut(tmp_path / f"{cut}-copy", copy)
-        except Exception as error:  # noqa: BLE001 - a database that does not start has lost everything
+        except Exception as error:
             found = error
         image.unlink()
         copy.unlink()

@@ -21,7 +21,12 @@ def test_reset_goes_back_to_the_settings_the_session_started_with(connect, run, 
     run(connection, "SET work_mem = '7MB'; SET search_path = pg_catalog; SET enable_seqscan = off")
     run(connection, reset)
     names = ("work_mem", "search_path", "enable_seqscan", "application_name")
-    assert [run(connection, f"SHOW {name}")[0][0] for name in names] == ["5MB", '"$user", public', "on", "mine"]
+    assert [run(connection, f"SHOW {name}")[0][0] for name in names] == [
+        "5MB",
+        '"$user", public',
+        "on",
+        "mine",
+    ]
 
 
 def test_settings_of_two_clients_stay_apart(connect, run):
@@ -66,6 +71,16 @@ def test_roles_of_two_clients_stay_apart(connect, run):
         run(second, "CREATE TABLE forbidden ()")
     run(second, "RESET SESSION AUTHORIZATION")
     assert run(second, who) == [("reader", "reader")]
+
+
+def test_a_session_whose_role_was_dropped_is_ended(connect, run):
+    admin = connect()
+    run(admin, "DROP ROLE IF EXISTS gone; CREATE ROLE gone LOGIN")
+    session = connect(user="gone")
+    run(admin, "DROP ROLE gone")
+    with pytest.raises(psycopg2.OperationalError):
+        run(session, "SELECT 1")
+    assert run(admin, "SELECT current_user::text") == [("postgres",)]
 
 
 def test_alter_role_set_is_honoured_by_the_next_session_of_that_role(connect, run):
@@ -114,7 +129,9 @@ def test_eight_clients_at_once_lose_nothing(connect, run, table):
     def insert(number: int) -> None:
         connection = connect(autocommit=False)
         for _ in range(20):
-            run(connection, f"INSERT INTO {table} SELECT %s, g::text FROM generate_series(1, 10) AS g", number)
+            run(
+                connection, f"INSERT INTO {table} SELECT %s, g::text FROM generate_series(1, 10) AS g", number
+            )
             connection.commit()
 
     threads = [threading.Thread(target=insert, args=(number,)) for number in range(8)]
@@ -162,13 +179,17 @@ def test_temporary_names_of_prepared_statements_stay_apart(uri):
     with psycopg.connect(uri, autocommit=True) as first, psycopg.connect(uri, autocommit=True) as second:
         for number in range(3):
             assert first.execute("SELECT %s::int + 1", (number,), prepare=True).fetchone() == (number + 1,)
-            assert second.execute("SELECT %s::int + 100", (number,), prepare=True).fetchone() == (number + 100,)
+            assert second.execute("SELECT %s::int + 100", (number,), prepare=True).fetchone() == (
+                number + 100,
+            )
         first.execute("DISCARD ALL")
         assert second.execute("SELECT %s::int + 100", (7,), prepare=True).fetchone() == (107,)
         second.execute("DEALLOCATE ALL")
         second.prepared_max = 1
         for number in range(4):
-            assert second.execute(f"SELECT %s::int + {number}", (1,), prepare=True).fetchone() == (number + 1,)
+            assert second.execute(f"SELECT %s::int + {number}", (1,), prepare=True).fetchone() == (
+                number + 1,
+            )
 
 
 def test_deep_recursion_works_also_after_reset(connect, run):

@@ -72,9 +72,9 @@ def runs(pid: int) -> bool:
 
 
 @pytest.fixture
-def owner(tmp_path):
+def owner(data_dir):
     """Another process that runs the database; (process, pid of node)."""
-    process = python(OWNER, tmp_path / "data")
+    process = python(OWNER, data_dir)
     try:
         yield process, int(process.stdout.readline())
     finally:
@@ -83,13 +83,13 @@ def owner(tmp_path):
         process.stdout.close()
 
 
-def test_a_second_opener_uses_the_first(tmp_path, owner):
-    with open_database(tmp_path / "data") as uri:
-        assert uri == running_uri(tmp_path / "data")
+def test_a_second_opener_uses_the_first(data_dir, owner):
+    with open_database(data_dir) as uri:
+        assert uri == running_uri(data_dir)
         assert execute(uri, "SELECT 1") == [(1,)]
     assert runs(owner[1])
     with pytest.raises(instance.DataDirectoryInUse, match="in use by another process"):
-        EmbeddedDatabase(tmp_path / "data").start()
+        EmbeddedDatabase(data_dir).start()
 
 
 def test_nothing_runs_where_nothing_was_started(tmp_path):
@@ -97,52 +97,53 @@ def test_nothing_runs_where_nothing_was_started(tmp_path):
     assert running_uri(tmp_path / "missing") is None
 
 
-def test_three_at_once_share_one_database_and_the_last_one_stops_it(tmp_path):
-    processes = [python(ONE_SHOT, tmp_path / "data", name) for name in ("a", "b", "c")]
+def test_three_at_once_share_one_database_and_the_last_one_stops_it(data_dir):
+    processes = [python(ONE_SHOT, data_dir, name) for name in ("a", "b", "c")]
     for process in processes:
         process.communicate(timeout=120)
         assert process.returncode == 0
-    assert running_uri(tmp_path / "data") is None
-    with open_database(tmp_path / "data") as uri:
+    assert running_uri(data_dir) is None
+    with open_database(data_dir) as uri:
         assert execute(uri, "SELECT who FROM seen ORDER BY who") == [("a",), ("b",), ("c",)]
 
 
-def test_node_stops_when_its_owner_is_killed(tmp_path, owner):
+def test_node_stops_when_its_owner_is_killed(data_dir, owner):
     process, node = owner
-    execute(running_uri(tmp_path / "data"), "CREATE TABLE kept ()")
+    execute(running_uri(data_dir), "CREATE TABLE kept ()")
     process.kill()
     wait_until(lambda: not runs(node), seconds=30)
-    assert running_uri(tmp_path / "data") is None
-    with open_database(tmp_path / "data") as uri:
+    assert running_uri(data_dir) is None
+    with open_database(data_dir) as uri:
         assert execute(uri, "SELECT count(*) FROM kept") == [(0,)]
 
 
-def test_files_left_by_killed_processes_are_no_obstacle(tmp_path, owner):
+def test_files_left_by_killed_processes_are_no_obstacle(data_dir, owner):
     process, node = owner
     os.kill(node, signal.SIGSTOP)
     process.kill()
     process.wait()
     os.kill(node, signal.SIGKILL)
-    assert (tmp_path / "data/instance.json").exists()
-    wait_until(lambda: running_uri(tmp_path / "data") is None)
-    with open_database(tmp_path / "data") as uri:
+    assert (data_dir / "instance.json").exists()
+    wait_until(lambda: running_uri(data_dir) is None)
+    with open_database(data_dir) as uri:
         assert execute(uri, "SELECT 1") == [(1,)]
 
 
-def test_the_lock_is_held_while_node_lives(tmp_path, owner):
+def test_the_lock_is_held_while_node_lives(data_dir, owner):
     process, node = owner
     os.kill(node, signal.SIGSTOP)
     process.kill()
     process.wait()
     try:
         with pytest.raises(instance.DataDirectoryInUse):
-            EmbeddedDatabase(tmp_path / "data").start()
+            EmbeddedDatabase(data_dir).start()
     finally:
         os.kill(node, signal.SIGKILL)
 
 
-def test_a_forked_child_does_not_keep_the_database_alive(tmp_path):
-    database = EmbeddedDatabase(tmp_path / "data")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_does_not_keep_the_database_alive(data_dir):
+    database = EmbeddedDatabase(data_dir)
     database.start()
     child = os.fork()
     if child == 0:
@@ -150,26 +151,26 @@ def test_a_forked_child_does_not_keep_the_database_alive(tmp_path):
         os._exit(0)
     try:
         database.stop()
-        with instance.shared_use(tmp_path / "data"):
-            os.close(instance.take_lock(tmp_path / "data"))
+        with instance.shared_use(data_dir):
+            os.close(instance.take_lock(data_dir))
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
 
-def test_a_process_that_hangs_is_replaced(tmp_path, monkeypatch):
+def test_a_process_that_hangs_is_replaced(data_dir, monkeypatch):
     monkeypatch.setattr(instance, "PROBE_SECONDS", 0.3)
     monkeypatch.setattr(supervisor, "PROBE_INTERVAL_SECONDS", 0.2)
-    with EmbeddedDatabase(tmp_path / "data") as database:
+    with EmbeddedDatabase(data_dir) as database:
         os.kill(database.node_pid, signal.SIGSTOP)
         wait_until(lambda: database.restarts == 1)
         assert execute(database.uri, "SELECT 1") == [(1,)]
 
 
-def test_a_long_statement_is_no_hang(tmp_path, monkeypatch):
+def test_a_long_statement_is_no_hang(data_dir, monkeypatch):
     monkeypatch.setattr(instance, "PROBE_SECONDS", 0.5)
     monkeypatch.setattr(supervisor, "PROBE_INTERVAL_SECONDS", 0.2)
-    with EmbeddedDatabase(tmp_path / "data") as database:
+    with EmbeddedDatabase(data_dir) as database:
         execute(database.uri, "SELECT count(*) FROM generate_series(1, 10000000)")
         assert database.restarts == 0
 
@@ -211,7 +212,10 @@ def test_an_interrupted_install_is_never_used(empty_cache):
 
 
 def test_two_installs_at_once_do_not_collide(empty_cache):
-    program = "from ringstats_ts.embedded import install\nprint(install.install(install.find_node(), lambda _: None))"
+    program = (
+        "from ringstats_ts.embedded import install\n"
+        "print(install.install(install.find_node(), lambda message: None))"
+    )
     answers = {process.communicate(timeout=120)[0] for process in [python(program) for _ in range(3)]}
     assert len(answers) == 1
     assert len(list(empty_cache.iterdir())) == 1

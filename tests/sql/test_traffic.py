@@ -186,13 +186,20 @@ def test_unbounded_ranges_hold_everything(tailnet: Any, series: list[Any]) -> No
     assert read_traffic(tailnet, "-infinity", "infinity", "1 day") == expected
 
 
-def test_the_session_time_zone_does_not_move_buckets(tailnet: Any, series: list[Any]) -> None:
-    tailnet.add_samples(series)
-    since, until = "2026-01-28T09:13Z", "2026-02-06T17:47Z"
-    expected = read_traffic(tailnet, since, until, "1 day")
-    tailnet.query("SET timezone = 'Australia/Lord_Howe'")
+def test_a_day_of_23_hours_in_the_session_time_zone_moves_no_bucket(tailnet: Any, make_sample: type) -> None:
+    host_id, node_id = tailnet.add_host("alpha"), tailnet.add_node("one")
+    clocks_change = datetime(2026, 3, 29, 1, tzinfo=UTC)
+    samples = [
+        make_sample(host_id, node_id, clocks_change + timedelta(hours=hour), 1000 + hour, 0)
+        for hour in range(-48, 48)
+    ]
+    tailnet.add_samples(samples)
+    since, until = datetime(2026, 3, 29, 0, 30, tzinfo=UTC), datetime(2026, 3, 30, 12, tzinfo=UTC)
+    tailnet.query("SET timezone = 'Europe/Paris'")
     try:
-        assert read_traffic(tailnet, since, until, "1 day") == expected
+        for width in ("1 hour", "1 day", "1 month"):
+            expected = traffic(samples, since, until, WIDTHS[width])
+            assert read_traffic(tailnet, since, until, width) == expected
     finally:
         tailnet.query("SET timezone = 'UTC'")
 

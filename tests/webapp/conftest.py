@@ -1,5 +1,6 @@
 """A real gunicorn on a loopback port in front of the fixture database."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -7,10 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg2.extensions
 import pytest
 
 from webapp.server import CONFIG_FILE
@@ -178,6 +181,72 @@ def start_server(tmp_path, database_uri):
 def closed_uri():
     """A database address where nothing listens."""
     return f"postgresql://tsstats:secret-password@127.0.0.1:{_free_port()}/tsstats"
+
+
+class Relay:
+    """Stands between the service and the database, and cuts them off from each other."""
+
+    def __init__(self, database_uri):
+        self._dsn = psycopg2.extensions.parse_dsn(database_uri)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._pairs = []
+        self.open = True
+        port = self._listener.getsockname()[1]
+        self.uri = psycopg2.extensions.make_dsn(database_uri, host="127.0.0.1", port=port, sslmode="disable")
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self.open:
+                near.close()
+                continue
+            far = self._dial()
+            self._pairs.append((near, far))
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _dial(self):
+        host, port = self._dsn.get("host", "127.0.0.1"), int(self._dsn.get("port", 5432))
+        if not host.startswith("/"):
+            return socket.create_connection((host, port))
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(f"{host}/.s.PGSQL.{port}")
+        return far
+
+    @staticmethod
+    def _pump(source, sink):
+        try:
+            while received := source.recv(65536):
+                sink.sendall(received)
+        except OSError:
+            pass
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        """Hang up on every connection, as a restart does."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+
+    def close(self):
+        self._listener.close()
+        self.cut()
+
+
+@pytest.fixture
+def relay(database_uri):
+    running = Relay(database_uri)
+    yield running
+    running.close()
 
 
 @pytest.fixture

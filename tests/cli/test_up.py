@@ -1,0 +1,120 @@
+"""`tsstats up` on the embedded database: starts, stops, and what happens when parts of it are lost."""
+
+import json
+import os
+import signal
+import threading
+import time
+from http.client import HTTPException
+
+import pytest
+
+ROUNDS = 20
+"""How often the database is killed under load."""
+
+
+def test_stops_cleanly_and_starts_again_with_everything(embedded_tsstats, make_status):
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with embedded_tsstats.up() as service:
+            assert service.post(make_status(f"host{number}"))[0] == 200
+            node_pid = service.node_pid
+            assert service.stop(number) == 0
+            assert "Traceback" not in service.log
+            with pytest.raises(ProcessLookupError):
+                os.kill(node_pid, 0)
+    hosts = embedded_tsstats("query", "SELECT name FROM hosts ORDER BY name", "--csv")
+    assert hosts.output.split() == ["name", "host15", "host2"]
+
+
+def test_a_second_process_uses_the_first(embedded_tsstats, make_status):
+    with embedded_tsstats.up() as first, embedded_tsstats.up() as second:
+        assert first.post(make_status("one"))[0] == 200
+        assert second.post(make_status("two"))[0] == 200
+        assert second.stop() == 0
+        assert embedded_tsstats("query", "SELECT count(*) FROM hosts", "--csv").output.split() == ["count", "2"]
+        assert first.post(make_status("three"))[0] == 200
+
+
+def test_answers_503_while_the_database_is_lost_and_goes_on_by_itself(embedded_tsstats, make_status):
+    with embedded_tsstats.up() as service:
+        os.kill(service.node_pid, signal.SIGKILL)
+        statuses = []
+        deadline = time.monotonic() + 60
+        while (not statuses or statuses[-1] != 200) and time.monotonic() < deadline:
+            statuses.append(service.post(make_status(peers={"db": len(statuses)}))[0])
+        assert set(statuses[:-1]) <= {503}
+        assert statuses[-1] == 200
+
+
+def test_no_acknowledged_document_is_missing_after_kills_under_load(embedded_tsstats, make_status):
+    with embedded_tsstats.up() as service:
+        load = Load(service, make_status)
+        for _ in range(ROUNDS):
+            before = load.count
+            _wait(lambda before=before: load.count >= before + 5)
+            os.kill(service.node_pid, signal.SIGKILL)
+            time.sleep(0.2)
+            service.wait_ready()
+        load.stop()
+        assert load.refusals <= {503}
+        sql = (
+            "SELECT h.name, s.time, (SELECT count(*) FROM tailscale_peers AS p WHERE p.host_id = s.host_id"
+            " AND p.time = s.time) AS peers FROM tailscale_status AS s JOIN hosts AS h USING (host_id)"
+        )
+        stored = embedded_tsstats("query", sql, "--json").json
+    found = {(row["name"], _instant(row["time"])) for row in stored}
+    acknowledged = {(name, _instant(at)) for name, at in load.acknowledged}
+    assert len(load.acknowledged) == len(acknowledged) >= 5 * ROUNDS
+    assert acknowledged - found == set()
+    assert {row["peers"] for row in stored} == {3}
+    assert len(stored) == len(found)
+
+
+def _instant(text):
+    return text.replace("Z", "").ljust(26, "0")[:19], text.partition(".")[2].rstrip("Z").ljust(6, "0")
+
+
+def _wait(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class Load:
+    """Hosts that post one document after the other, and remember what was acknowledged."""
+
+    def __init__(self, service, make_status, hosts=4):
+        self.service = service
+        self.make_status = make_status
+        self.acknowledged = []
+        self.refusals = set()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._post, args=(f"host{n}",)) for n in range(hosts)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def count(self):
+        return len(self.acknowledged)
+
+    def stop(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _post(self, name):
+        number = 0
+        while not self._stop.is_set():
+            number += 1
+            document = self.make_status(name, peers={"a": number, "b": number, "c": number})
+            try:
+                status, body = self.service.request("POST", "/", json.dumps(document))
+            except (OSError, HTTPException):
+                continue
+            if status == 200:
+                answer = json.loads(body)
+                self.acknowledged.append((answer["host"], answer["time"]))
+            else:
+                self.refusals.add(status)
+                time.sleep(0.05)
