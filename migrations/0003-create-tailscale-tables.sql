@@ -77,7 +77,7 @@ CREATE TABLE tailscale_peers (
     last_seen timestamptz,
     in_engine boolean,
     exit_node boolean,
-    key_epoch bigint,
+    key_epoch bigint NOT NULL,
     attribute_id bigint NOT NULL,
     PRIMARY KEY (host_id, node_id, time)
 );

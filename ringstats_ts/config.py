@@ -123,9 +123,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Largest body after decompression [bytes].",
     ),
     Setting("max_depth", ("TSSTATS_MAX_DEPTH",), 64, _whole, "Deepest nesting of a document."),
-    Setting(
-        "max_lines", ("TSSTATS_MAX_LINES",), 5000, _whole, "Most documents in one NDJSON or array body."
-    ),
+    Setting("max_lines", ("TSSTATS_MAX_LINES",), 5000, _whole, "Most documents in one NDJSON or array body."),
     Setting(
         "database_timeout",
         ("TSSTATS_DATABASE_TIMEOUT",),

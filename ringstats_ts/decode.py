@@ -47,18 +47,19 @@ def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
     out = bytearray()
     member = zlib.decompressobj(wbits=31)
     for chunk in chunks:
-        while chunk:
+        rest = chunk
+        while rest:
             if member.eof:
-                if not chunk.strip(b"\0"):
+                if not rest.strip(b"\0"):
                     break
                 member = zlib.decompressobj(wbits=31)
             try:
-                out += member.decompress(chunk, limit + 1 - len(out))
+                out += member.decompress(rest, limit + 1 - len(out))
             except zlib.error as error:
                 raise MalformedPayload(f"The gzip data is damaged: {error}.") from None
             if len(out) > limit:
                 raise PayloadTooLarge(f"The body is larger than {limit} bytes when decompressed.")
-            chunk = member.unconsumed_tail or member.unused_data
+            rest = member.unconsumed_tail or member.unused_data
     if not member.eof:
         raise TruncatedPayload("The gzip data ends in the middle.", "Send the whole body again.")
     return bytes(out)
@@ -91,15 +92,13 @@ def _utf8(body: bytes) -> bytes:
 
 
 def _recode(body: bytes, encoding: str) -> bytes:
-    if encoding == "utf-8":
-        return body
-    if body[1:2] != b"\0" and body[:1] != b"\0" and b"\0" not in body:
+    if encoding == "utf-8" or b"\0" not in body:  # `curl -d` drops NUL bytes
         return body
     try:
         return body.decode(encoding).encode()
     except UnicodeError:
         raise MalformedPayload(
-            f"The body says it is {encoding.upper()[:6]} but is not.",
+            "The body has the byte order mark of UTF-16, but is not UTF-16.",
             "With `curl -d` line ends and NUL bytes are lost; use `curl --data-binary`.",
         ) from None
 

@@ -68,9 +68,7 @@ def _parse_one(document: Document, payload: Payload, source: Source | None) -> B
 def _apart(batches: Sequence[Batch]) -> list[Batch]:
     """Give documents of one body that tell no time each a microsecond of their own, in order."""
     return [
-        batch
-        if batch.time_known
-        else replace(batch, time=batch.time + timedelta(microseconds=number))
+        batch if batch.time_known else replace(batch, time=batch.time + timedelta(microseconds=number))
         for number, batch in enumerate(batches)
     ]
 

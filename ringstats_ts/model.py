@@ -68,7 +68,8 @@ class Entity:
     """A row of a dimension table, found or made by its natural key.
 
     `dimension` names the table; `find_<dimension>` and `add_<dimension>` in
-    queries.sql are its statements. `fields` are the other columns of a new row.
+    queries.sql are its statements, which know the columns of the key by their order.
+    `fields` are other columns of a new row.
     """
 
     dimension: str
@@ -92,12 +93,16 @@ class Rows:
 class Changes:
     """What is true of a host, or of each of its entities, from this sample on.
 
-    Stored in `table` only where it differs from the sample before. A row is
-    (entity or None, facts); equal facts have equal digests. `record_<table>` in
-    queries.sql is the statement.
+    Stored in `table` only where it differs from the sample before. A row is (entity,
+    digest, facts); equal facts have equal digests. `entity` names the column of the
+    table that holds the entity; it is `host_id` where the facts are about the host
+    itself, and the rows have None. The function `<source>_next_sample` of the database
+    finds the sample after a row; `apply_<table>` in queries.sql, where there is one,
+    brings the dimension up to date.
     """
 
     table: str
+    entity: str
     rows: Sequence[tuple[Entity | None, bytes, Mapping[str, Any]]]
 
 

@@ -79,9 +79,9 @@ def test_current_fields_are_those_of_the_latest_sample(database, config, make_st
     for os, minutes in times.items():
         body = json.dumps(make_status(peers={"db": {"OS": os}})).encode()
         ingest(Payload(body, NOW, time=START + timedelta(minutes=minutes)), database, config)
-    assert database.run(
-        "SELECT os, first_seen, changed_at FROM tailscale_nodes WHERE name = 'db'"
-    ) == [("linux", START + timedelta(minutes=1), START + timedelta(minutes=5))]
+    assert database.run("SELECT os, first_seen, changed_at FROM tailscale_nodes WHERE name = 'db'") == [
+        ("linux", START + timedelta(minutes=1), START + timedelta(minutes=5))
+    ]
 
 
 def test_tags_routes_key_and_addresses_are_history(database, config, make_status):

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from flask import Request
 
 from ringstats_ts.errors import BadParameter
+from ringstats_ts.times import parse_time
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _KNOWN = {"host": "Ingest-Host", "time": "Ingest-Time", "replace": "Ingest-Replace"}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNIX = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?", re.ASCII)
-# In a query `+` means a space, so an offset that nobody escaped comes with one.
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?[ ]?(?:([Zz])|([-+ ]?)(\d\d):?(\d\d))?",
-    re.ASCII,
-)
-_TIME_HINT = "Write RFC 3339, such as 2026-01-31T12:00:00Z, or Unix seconds."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,44 +45,6 @@ def parameters(request: Request) -> Parameters:
         replace=again is not None and _switch(again),
         key=_key(request.headers.get("Idempotency-Key")),
     )
-
-
-def parse_time(text: str) -> datetime:
-    """Read RFC 3339 or Unix seconds, both with up to nine decimals; without an offset it is UTC.
-
-    Digits below the microsecond are cut off.
-    """
-    try:
-        return _from_unix(text) or _from_rfc3339(text)
-    except (ValueError, OverflowError):
-        raise BadParameter(f"The time {text[:60]!r} cannot be read.", _TIME_HINT) from None
-
-
-def _from_unix(text: str) -> datetime | None:
-    if re.fullmatch(r"\d{13}|\d{16}|\d{19}", text, re.ASCII):
-        raise BadParameter(f"The time {text!r} is not in seconds.", _TIME_HINT)
-    match = _UNIX.fullmatch(text)
-    if match is None:
-        return None
-    since = timedelta(seconds=int(match[2]), microseconds=_microseconds(match[3]))
-    return _EPOCH - since if match[1] else _EPOCH + since
-
-
-def _from_rfc3339(text: str) -> datetime:
-    match = _RFC3339.fullmatch(text)
-    if match is None:
-        raise ValueError
-    day, clock, fraction, _, sign, hours, minutes = match.groups()
-    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
-    if offset >= timedelta(days=1):
-        raise ValueError
-    naive = datetime.strptime(f"{day} {clock} +0000", "%Y-%m-%d %H:%M:%S %z")
-    local = naive + timedelta(microseconds=_microseconds(fraction))
-    return local + offset if sign == "-" else local - offset
-
-
-def _microseconds(fraction: str | None) -> int:
-    return int((fraction or "").ljust(6, "0")[:6])
 
 
 def _value(request: Request, name: str) -> str | None:

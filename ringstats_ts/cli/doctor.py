@@ -59,4 +59,6 @@ def _disk(data_dir: Path) -> Finding:
     place = next(path for path in (data_dir, *data_dir.parents) if path.exists())
     free = shutil.disk_usage(place).free
     detail = f"{free / 1e9:,.1f} GB free for {data_dir}"
-    return Finding("disk", free > FREE_NEEDED, detail if free > FREE_NEEDED else f"{detail}. Free some space.")
+    return Finding(
+        "disk", free > FREE_NEEDED, detail if free > FREE_NEEDED else f"{detail}. Free some space."
+    )

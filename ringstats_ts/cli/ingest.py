@@ -26,6 +26,8 @@ from ringstats_ts.sources import SOURCES
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import refresh_since
 
+CHUNK = 64 * 1024
+
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".log", ".txt")
 """Files that are taken from a folder, also with .gz behind."""
 
@@ -47,7 +49,9 @@ class Summary:
         self.duplicates += sum(receipt.duplicate for receipt in receipts)
         self.stored = self.documents - self.duplicates
         self.rows += sum(receipt.rows for receipt in receipts if not receipt.duplicate)
-        self.warnings += [{"path": path, "warning": w} for w in sorted({w for r in receipts for w in r.warnings})]
+        self.warnings += [
+            {"path": path, "warning": w} for w in sorted({w for r in receipts for w in r.warnings})
+        ]
 
     def refuse(self, path: str, error: PayloadError) -> None:
         self.refused.append({"path": path, "reason": error.code, "detail": str(error), "line": error.line})
@@ -145,13 +149,13 @@ def _read(path: str, limit: int) -> tuple[bytes, datetime | None]:
         if path == "-":
             body, file_time = sys.stdin.buffer.read(limit + 1), None
         else:
-            with open(path, "rb") as file:
+            with Path(path).open("rb") as file:
                 body = file.read(limit + 1)
             file_time = datetime.fromtimestamp(Path(path).stat().st_mtime, UTC)
     except OSError as error:
         raise BadParameter(f"The file cannot be read: {error.strerror}.") from None
     if body.startswith(GZIP_MAGIC):
-        body = inflate([body], limit)
+        body = inflate((body[at : at + CHUNK] for at in range(0, len(body), CHUNK)), limit)
     if len(body) > limit:
         raise PayloadTooLarge(f"The file is larger than {limit} bytes.")
     return body, file_time
@@ -164,7 +168,7 @@ def _files(paths: Sequence[str]) -> Iterator[str]:
             yield path
         elif Path(path).is_dir():
             yield from sorted(str(p) for p in Path(path).rglob("*") if _wanted(p))
-        elif found := sorted(glob.glob(path, recursive=True)):
+        elif found := sorted(glob.glob(path, recursive=True))  # noqa: PTH207:
             yield from _files(found)
         else:
             raise click.BadParameter(f"{path}: there is no such file or folder.", param_hint="PATH")

@@ -14,14 +14,14 @@ import click
 from ringstats_ts import embedded
 from ringstats_ts.config import Config
 from ringstats_ts.errors import PayloadError
-from ringstats_ts.times import parse_time
 from ringstats_ts.storage import policies, schema
 from ringstats_ts.storage.database import Database
+from ringstats_ts.times import parse_time
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound="Callable[..., Any] | click.Command")
 
 
-class Time(click.ParamType):
+class Time(click.ParamType[datetime]):
     """A time: RFC 3339, a date, or Unix seconds. Without a zone it is UTC."""
 
     name = "time"

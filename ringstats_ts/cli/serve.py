@@ -55,7 +55,9 @@ def _check(uri: str) -> None:
         with Database(uri) as database:
             schema.check(database)
     except StorageUnavailable as error:
-        click.echo(f"{error.message} Serving all the same; posts are answered 503 until it is back.", err=True)
+        click.echo(
+            f"{error.message} Serving all the same; posts are answered 503 until it is back.", err=True
+        )
 
 
 def gunicorn_command() -> list[str]:

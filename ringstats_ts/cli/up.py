@@ -79,7 +79,9 @@ def _serve(config: Config, uri: str, stop: threading.Event, *, own: bool) -> Non
         raise RingstatsError("The web service ended by itself.", "Its messages above say why.")
 
 
-def _watch(config: Config, uri: str, web: subprocess.Popen[bytes], stop: threading.Event, *, own: bool) -> None:
+def _watch(
+    config: Config, uri: str, web: subprocess.Popen[bytes], stop: threading.Event, *, own: bool
+) -> None:
     """Wait for the end; meanwhile do for the embedded database what a server does by itself."""
     vacuumed = time.monotonic()
     with Database(uri) as database:
@@ -122,7 +124,7 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
     us: after a second Ctrl-C too, the database is stopped last and cleanly.
     """
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -138,7 +138,7 @@ class Bridge {
 
   /** Start a session: its user, database and settings. Returns [code, message] if it is refused. */
   async admit(session, user, database, settings) {
-    if (database !== DATABASE && database !== user) return ["3D000", `database "${database}" does not exist; there is "${DATABASE}"`];
+    if (database !== DATABASE && database !== user) return ["3D000", `database "${database}" does not exist`];
     const [role] = await this.rows(`SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE rolname = ${literal(user)}`);
     if (!role) return ["28000", `role "${user}" does not exist`];
     if (role[0] !== "t") return ["28000", `role "${user}" is not permitted to log in`];
@@ -159,14 +159,15 @@ class Bridge {
       WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
         AND setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = ${literal(user)}))
       ORDER BY setrole <> 0, setdatabase <> 0`);
-    return Object.fromEntries(rows.map(([pair]) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]));
+    return Object.fromEntries(rows.map(([pair]) => /^(.*?)=(.*)$/s.exec(pair).slice(1)));
   }
 
   async #applyDefaults(defaults) {
     const dropped = Object.keys(this.#defaults).filter((name) => !(name in defaults) && name in this.#builtIn);
     this.#defaults = defaults;
     this.#inForce = null;
-    return this.engine.setDefaults({ ...Object.fromEntries(dropped.map((name) => [name, this.#builtIn[name]])), ...defaults });
+    const restored = Object.fromEntries(dropped.map((name) => [name, this.#builtIn[name]]));
+    return this.engine.setDefaults({ ...restored, ...defaults });
   }
 
   /** Put the session's settings in force, if those of another are. */
@@ -252,6 +253,8 @@ class Bridge {
   }
 
   async checkpoint() {
+    await this.rows(BECOME_SUPERUSER);
+    this.#inForce = null;
     await this.rows("CHECKPOINT");
     this.#checkpointed = await this.#walPosition();
   }
@@ -266,7 +269,6 @@ class Bridge {
   }
 
   async close() {
-    await this.rows(BECOME_SUPERUSER);
     await this.checkpoint();
     await this.engine.stop();
   }

@@ -102,11 +102,10 @@ export function parseRequest(packet) {
 export function parseOptions(options) {
   const words = (options.match(/(?:\\.|\S)+/g) ?? []).map((word) => word.replace(/\\(.)/g, "$1"));
   const settings = {};
-  words.forEach((word, index) => {
-    const pair = word.startsWith("--") ? word.slice(2) : word === "-c" ? words[index + 1] : word.startsWith("-c") ? word.slice(2) : null;
-    const [, name, value] = /^([\w.-]+)=(.*)$/s.exec(pair ?? "") ?? [];
+  for (const word of words) {
+    const [, name, value] = /^(?:--|-c)?([\w.][\w.-]*)=(.*)$/s.exec(word) ?? [];
     if (name) settings[name.replaceAll("-", "_")] = value;
-  });
+  }
   return settings;
 }
 

@@ -182,7 +182,8 @@ export class Session {
     this.#shift();
     const { user, database = user, options = "", ...others } = this.#parameters;
     const own = Object.entries(others).filter(([name]) => !OWN_PARAMETERS.has(name) && !name.startsWith("_pq_"));
-    const problem = await this.#bridge.admit(this, user, database, { ...parseOptions(options), ...Object.fromEntries(own) });
+    const settings = { ...parseOptions(options), ...Object.fromEntries(own) };
+    const problem = await this.#bridge.admit(this, user, database, settings);
     if (problem) return this.fail(...problem);
     this.#socket.write(authenticationOk(Buffer.concat([Buffer.alloc(4), this.#key.subarray(0, 4)])));
     await this.#report();
@@ -213,7 +214,8 @@ export class Session {
     if (parts.length === 0) return;
     const endsReady = "QSF".includes(typeOf(parts.at(-1)));
     this.#synced = false;
-    const tail = Buffer.from(await this.#bridge.engine.run(parts, (chunk, taken) => this.#send(chunk, taken), () => this.#copyData()));
+    const sink = (chunk, taken) => this.#send(chunk, taken);
+    const tail = Buffer.from(await this.#bridge.engine.run(parts, sink, () => this.#copyData()));
     if (endsReady) {
       this.#bridge.checkReady(tail);
       this.status = String.fromCharCode(tail[5]);

@@ -26,6 +26,9 @@ PROBE_INTERVAL_SECONDS = 5.0
 FAILED_PROBES = 3
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 30.0
+LONGEST_AFTER_START_SECONDS = 1.0
+"""A database that starts is worth starting again soon; one that does not is not."""
+
 HEALTHY_SECONDS = 60.0
 OPEN_SECONDS = 330.0
 LOG_BYTES = 2000
@@ -227,7 +230,7 @@ class EmbeddedDatabase:
                 self._on_progress(str(error))
                 continue
             self.restarts += 1
-            break
+            return min(backoff, LONGEST_AFTER_START_SECONDS)
         return backoff
 
     def _end_process(self) -> None:

@@ -195,14 +195,14 @@ WHERE before.digest IS DISTINCT FROM i.digest;
 
 -- name: find_tailscale_nodes
 SELECT n.scope, n.stable_id, n.node_id
-FROM jsonb_to_recordset(%(rows)s) AS r (scope text, stable_id text)
-INNER JOIN tailscale_nodes AS n USING (scope, stable_id);
+FROM jsonb_array_elements(%(keys)s) AS k (key)
+INNER JOIN tailscale_nodes AS n ON n.scope = k.key ->> 0 AND n.stable_id = k.key ->> 1;
 
 -- name: add_tailscale_nodes
 INSERT INTO tailscale_nodes (scope, stable_id, tailnet, name, first_seen, changed_at)
-SELECT r.scope, r.stable_id, coalesce(r.tailnet, ''), coalesce(r.name, ''), %(time)s, %(time)s
-FROM jsonb_to_recordset(%(rows)s) AS r (scope text, stable_id text, tailnet text, name text)
-ORDER BY r.scope, r.stable_id
+SELECT r.key ->> 0, r.key ->> 1, coalesce(r.tailnet, ''), coalesce(r.name, ''), %(time)s, %(time)s
+FROM jsonb_to_recordset(%(rows)s) AS r (key jsonb, tailnet text, name text)
+ORDER BY 1, 2
 ON CONFLICT (scope, stable_id) DO NOTHING;
 
 -- name: apply_tailscale_node_changes

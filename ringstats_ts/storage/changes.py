@@ -14,14 +14,11 @@ from typing import Any
 import orjson
 
 from ringstats_ts.model import Changes, Entity
+from ringstats_ts.sql import statements
 from ringstats_ts.storage.database import Identifier, Transaction
 from ringstats_ts.storage.ids import Ids
 
-ENTITIES = {"tailscale_node_changes": "node_id", "tailscale_status_changes": "host_id"}
-"""Each change table, and the column that says what its rows are about beside the host."""
-
-APPLIED = {"tailscale_node_changes": "apply_tailscale_node_changes"}
-"""The statement that brings a dimension up to date with the changes of its entities."""
+Row = tuple[Entity | None, bytes, Mapping[str, Any]]
 
 
 def record_changes(
@@ -32,49 +29,47 @@ def record_changes(
     `late` says that there may be a later sample already; a sample in order needs only
     the comparison with the one before.
     """
-    table = _table(changes.table)
+    table = _table(changes)
     wanted = changes.rows
     if not late:
-        keys = [_key(ids, changes.table, row, host_id, at) for row in changes.rows]
+        keys = [_key(ids, changes, row, host_id, at) for row in changes.rows]
         found = transaction.rows("differing_changes", table | {"rows": _json(keys)})
         wanted = [changes.rows[number - 1] for (number,) in found]
     if not wanted:
         return
-    records = [_record(ids, changes.table, row, host_id, at) for row in wanted]
+    records = [_record(ids, changes, row, host_id, at) for row in wanted]
     params = table | {"rows": _json(records)}
     if late:
         transaction.rows("settle_changes", params)
     transaction.rows("record_changes", params)
-    if changes.table in APPLIED:
-        transaction.rows(APPLIED[changes.table], params)
+    apply = f"apply_{changes.table}"
+    if apply in statements():
+        transaction.rows(apply, params)
 
 
 def forget_changes(transaction: Transaction, changes: Changes, *, host_id: int, at: datetime) -> None:
     """Make the change table as if the host's sample at this time had never been there."""
-    transaction.rows("forget_changes", _table(changes.table) | {"host_id": host_id, "time": at})
+    transaction.rows("forget_changes", _table(changes) | {"host_id": host_id, "time": at})
 
 
-Row = tuple[Entity | None, bytes, Mapping[str, Any]]
-
-
-def _table(name: str) -> dict[str, Identifier]:
-    source, _, _ = name.partition("_")
+def _table(changes: Changes) -> dict[str, Identifier]:
+    source, _, _ = changes.table.partition("_")
     return {
-        "table": Identifier(name),
-        "entity": Identifier(ENTITIES[name]),
+        "table": Identifier(changes.table),
+        "entity": Identifier(changes.entity),
         "next": Identifier(f"{source}_next_sample"),
     }
 
 
-def _key(ids: Ids, table: str, row: Row, host_id: int, at: datetime) -> dict[str, Any]:
+def _key(ids: Ids, changes: Changes, row: Row, host_id: int, at: datetime) -> dict[str, Any]:
     entity, digest, _ = row
     key = {"host_id": host_id, "time": at, "digest": f"\\x{digest.hex()}"}
-    return key if entity is None else key | {ENTITIES[table]: ids.entity(entity)}
+    return key if entity is None else key | {changes.entity: ids.entity(entity)}
 
 
-def _record(ids: Ids, table: str, row: Row, host_id: int, at: datetime) -> dict[str, Any]:
+def _record(ids: Ids, changes: Changes, row: Row, host_id: int, at: datetime) -> dict[str, Any]:
     facts = {name: ids.cell(value) for name, value in row[2].items()}
-    return _key(ids, table, row, host_id, at) | facts
+    return _key(ids, changes, row, host_id, at) | facts
 
 
 def _json(value: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import IO, Any
+from typing import Any, TextIO
 
 import psycopg2
 import psycopg2.extensions
@@ -30,6 +30,7 @@ Params = dict[str, Any]
 
 RETRYABLE_CLASSES = ("08", "40", "53", "55", "57", "58")
 RETRYABLE_STATES = ("25006", "25P03")
+CONFLICT_STATES = ("23503", "23505")
 UNSTORABLE_CLASSES = ("22", "54")
 
 
@@ -99,20 +100,22 @@ class Database:
         Raises
         ------
         QueryError
-            with the server's message, position and hint.
+            with the server's message.
         """
+        connection = self.connection()
         try:
-            with self._translated(), self.connection().cursor() as cursor:
+            with connection.cursor() as cursor:
                 cursor.execute("BEGIN READ ONLY")
-                try:
-                    cursor.execute("SET LOCAL ROLE tsstats_reader")
-                    cursor.execute(sql)
-                    names = [column.name for column in cursor.description or ()]
-                    return Answer(names, cursor.fetchall() if cursor.description else [])
-                finally:
-                    self._roll_back(self.connection())
-        except UnstorablePayload as error:
-            raise QueryError(error.message) from error
+                cursor.execute("SET LOCAL ROLE tsstats_reader")
+                cursor.execute(sql)
+                names = [column.name for column in cursor.description or ()]
+                return Answer(names, cursor.fetchall() if cursor.description else [])
+        except psycopg2.Error as error:
+            if connection.closed:
+                raise translate(error, lost=True) from error
+            raise QueryError(f"The query failed: {_first_line(error)}.") from error
+        finally:
+            self._roll_back(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -154,10 +157,9 @@ class Database:
             )
         except psycopg2.OperationalError as error:
             raise StorageUnavailable(f"The database cannot be reached: {_first_line(error)}.") from None
-        except psycopg2.Error as error:
-            raise StorageError(
-                f"The database address cannot be used: {_first_line(error)}.", "Check DATABASE_URI."
-            ) from None
+        except psycopg2.Error:
+            # libpq's own words quote the address, and with it the password.
+            raise StorageError("The database address cannot be used.", "Check DATABASE_URI.") from None
         connection.autocommit = True
         self.memory = Memory()
         return connection
@@ -203,7 +205,7 @@ class Transaction:
         self._cursor.execute(sql, params)
         return self._cursor.rowcount
 
-    def copy(self, table: str, columns: Sequence[str], text: IO[str]) -> int:
+    def copy(self, table: str, columns: Sequence[str], text: TextIO) -> int:
         """COPY rows in PostgreSQL's text format into the table; their number."""
         names = ", ".join(quote(column) for column in columns)
         self._cursor.copy_expert(f"COPY {quote(table)} ({names}) FROM STDIN", text)
@@ -211,7 +213,7 @@ class Transaction:
 
 
 class Conflict(StorageError):
-    """A row with this key is stored already."""
+    """A row with this key is stored already, or one that was there is gone."""
 
     code = "conflict"
 
@@ -260,7 +262,7 @@ def translate(error: psycopg2.Error, *, lost: bool) -> RingstatsError:
         return StorageUnavailable(f"The connection to the database was lost: {detail}.")
     if state.startswith(RETRYABLE_CLASSES) or state in RETRYABLE_STATES:
         return StorageUnavailable(f"The database cannot take this now: {detail}.")
-    if state == "23505":
+    if state in CONFLICT_STATES:
         return Conflict(f"{detail}.")
     if state.startswith(UNSTORABLE_CLASSES):
         return UnstorablePayload(f"A value cannot be stored: {detail}.")

@@ -73,7 +73,10 @@ def _jobs(database: Database) -> tuple[bool, str]:
         return False, f"{len(failing)} failing; {job}: {error}"
     overdue = database.rows("overdue_jobs", {"overdue": OVERDUE})
     if overdue:
-        return False, f"{overdue[0][0]} is overdue since {overdue[0][1]:%Y-%m-%d %H:%M}Z. Does the server run?"
+        return (
+            False,
+            f"{overdue[0][0]} is overdue since {overdue[0][1]:%Y-%m-%d %H:%M}Z. Does the server run?",
+        )
     return True, "none failing, none overdue"
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from ringstats_ts.model import Attributes, Batch, Entity
 from ringstats_ts.storage.database import Memory, Transaction
+
+Key = TypeVar("Key")
 
 REMEMBERED = 50_000
 """Ids kept in memory per connection and kind; at the limit the memory starts afresh."""
@@ -48,27 +50,24 @@ class Ids:
 
     def remember(self) -> None:
         """Keep the ids for later transactions. Call after the commit only."""
-        for memory, new in (
-            (self._memory.entities, self._entities),
-            (self._memory.attributes, self._attributes),
-        ):
-            if len(memory) + len(new) > REMEMBERED:
-                memory.clear()  # type: ignore[attr-defined]
-            memory.update(new)  # type: ignore[attr-defined]
+        _remember(self._memory.entities, self._entities)
+        _remember(self._memory.attributes, self._attributes)
 
     def _resolve_entities(self, batch: Batch) -> None:
-        wanted = {e: e for e in _entities(batch) if e not in self._entities and e not in self._memory.entities}
+        wanted = {
+            e: e for e in _entities(batch) if e not in self._entities and e not in self._memory.entities
+        }
         for dimension, group in groupby(sorted(wanted, key=_order), key=lambda e: e.dimension):
             missing = self._find(dimension, list(group))
             if missing:
-                rows = [_named(entity) | dict(entity.fields) for entity in missing]
+                rows = [{"key": entity.key, **entity.fields} for entity in missing]
                 self._transaction.rows(f"add_{dimension}", {"rows": _json(rows), "time": batch.time})
                 self._find(dimension, missing)
 
     def _find(self, dimension: str, entities: list[Entity]) -> list[Entity]:
         """Look the entities up; those that are not there."""
-        rows = _json([_named(entity) for entity in entities])
-        for *key, entity_id in self._transaction.rows(f"find_{dimension}", {"rows": rows}):
+        keys = _json([entity.key for entity in entities])
+        for *key, entity_id in self._transaction.rows(f"find_{dimension}", {"keys": keys}):
             self._entities[Entity(dimension, tuple(key))] = entity_id
         return [entity for entity in entities if entity not in self._entities]
 
@@ -95,12 +94,10 @@ class Ids:
         self._attributes.update((bytes(digest), attribute_id) for digest, attribute_id in found)
 
 
-KEYS = {"tailscale_nodes": ("scope", "stable_id")}
-"""The columns of each dimension's natural key, in the order of `Entity.key`."""
-
-
-def _named(entity: Entity) -> dict[str, Any]:
-    return dict(zip(KEYS[entity.dimension], entity.key, strict=True))
+def _remember(memory: dict[Key, int], new: dict[Key, int]) -> None:
+    if len(memory) + len(new) > REMEMBERED:
+        memory.clear()
+    memory.update(new)
 
 
 def _order(entity: Entity) -> tuple[str, tuple[str, ...]]:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ringstats_ts.errors import (
@@ -23,9 +23,12 @@ from ringstats_ts.errors import (
 from ringstats_ts.model import Batch, Receipt, Rows
 from ringstats_ts.storage.changes import forget_changes, record_changes
 from ringstats_ts.storage.copytext import copy_text
-from ringstats_ts.storage.database import Conflict, Database, Transaction, quote
+from ringstats_ts.storage.database import Conflict, Database, Memory, Transaction, quote
 from ringstats_ts.storage.ids import Ids
 from ringstats_ts.storage.refresh import LATE
+
+OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""No sample is older than this; a clock that was never set is."""
 
 ATTEMPTS = 4
 """Times that a transaction is tried when others are in its way or its connection is lost."""
@@ -86,6 +89,7 @@ def store(database: Database, todo: Sequence[Task]) -> list[Receipt]:
             return receipts
         except Conflict:
             careful = True
+            database.memory = Memory()
             if attempt == ATTEMPTS:
                 raise StorageUnavailable("Other documents of this host are in the way.") from None
         except StorageUnavailable:
@@ -295,6 +299,8 @@ def check_time(database: Database, batch: Batch, *, future: timedelta) -> None:
     """
     if batch.time > batch.received_at + future:
         raise TimestampOutOfRange(f"The sample time {batch.time.isoformat()} lies in the future.")
+    if batch.time < OLDEST:
+        raise TimestampOutOfRange(f"The sample time {batch.time.isoformat()} is from before {OLDEST.year}.")
     kept = _horizon(database, batch)
     if kept is not None and batch.time < batch.received_at - kept:
         raise TimestampOutOfRange(

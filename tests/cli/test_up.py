@@ -31,7 +31,10 @@ def test_a_second_process_uses_the_first(embedded_tsstats, make_status):
         assert first.post(make_status("one"))[0] == 200
         assert second.post(make_status("two"))[0] == 200
         assert second.stop() == 0
-        assert embedded_tsstats("query", "SELECT count(*) FROM hosts", "--csv").output.split() == ["count", "2"]
+        assert embedded_tsstats("query", "SELECT count(*) FROM hosts", "--csv").output.split() == [
+            "count",
+            "2",
+        ]
         assert first.post(make_status("three"))[0] == 200
 
 

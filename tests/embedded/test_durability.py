@@ -230,8 +230,11 @@ def test_a_database_at_rest_is_checkpointed(data_dir, monkeypatch):
         execute(database.uri, "CREATE TABLE rested (text text)")
         [(written,)] = execute(database.uri, "SELECT pg_current_wal_insert_lsn()::text")
         assert execute(database.uri, redo % f"'{written}'") == [(False,)]
+        execute(database.uri, "CREATE ROLE guest LOGIN")
+        assert execute(database.uri.replace("postgres@", "guest@"), "SELECT 1") == [(1,)]
         time.sleep(5)
         assert execute(database.uri, redo % f"'{written}'") == [(True,)]
+        assert database.restarts == 0
 
 
 def test_a_client_that_does_not_read_its_rows_is_dropped(data_dir, monkeypatch):

@@ -119,9 +119,9 @@ def test_a_failing_job_is_recorded_and_stops_no_other(database):
     try:
         make_due(database)
         assert upkeep.run_due_jobs(database) == 11
-        assert database.run("SELECT failures, error LIKE '%%on purpose%%' FROM job_runs WHERE job = 'broken'") == [
-            (1, True)
-        ]
+        assert database.run(
+            "SELECT failures, error LIKE '%%on purpose%%' FROM job_runs WHERE job = 'broken'"
+        ) == [(1, True)]
     finally:
         database.run("SELECT delete_job(%(job_id)s)", {"job_id": job_id})
         database.run("DROP PROCEDURE broken")

@@ -75,7 +75,9 @@ def test_policies_are_registered_once_and_follow_the_configuration(own_uri):
         }
         assert len(policies.apply(database, overrides)) == 3
         assert policies.apply(database, overrides) == []
-        registered = {(kind, relation): rest for kind, relation, *rest in database.rows("registered_policies")}
+        registered = {
+            (kind, relation): rest for kind, relation, *rest in database.rows("registered_policies")
+        }
         assert registered["retention", "tailscale_peers"][0].days == 90
         assert ("columnstore", "tailscale_peers_5m") not in registered
         start, end, every = registered["refresh", "tailscale_peers_hourly"]

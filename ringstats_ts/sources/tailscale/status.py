@@ -64,8 +64,8 @@ def read_status(document: dict[str, Any], context: Context) -> Batch:
             Rows("tailscale_peers", peer_rows.COLUMNS, peers.rows),
         ),
         changes=(
-            Changes("tailscale_node_changes", [*own_changes, *peers.changes]),
-            Changes("tailscale_status_changes", [(None, facts_digest(facts), facts)]),
+            Changes("tailscale_node_changes", "node_id", [*own_changes, *peers.changes]),
+            Changes("tailscale_status_changes", "host_id", [(None, facts_digest(facts), facts)]),
         ),
         drift=tuple(sorted({*unknown_status(status), *unknown_peer(node, "Self"), *peers.drift})),
         warnings=(*sample.warnings, *host_warnings, *peers.warnings),

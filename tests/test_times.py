@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 import pytest
 
 from ringstats_ts.errors import BadParameter
-from webapp.parameters import parse_time
+from ringstats_ts.times import parse_time
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("2026-01-31T12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
         ("2026-01-31t12:00:00z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
         ("2026-01-31 12:00:00", datetime(2026, 1, 31, 12, tzinfo=UTC)),
         ("2026-01-31T12:00:00+02:00", datetime(2026, 1, 31, 10, tzinfo=UTC)),
@@ -33,7 +34,6 @@ def test_reads(text, expected):
     [
         "",
         "now",
-        "2026-01-31",
         "2026-02-30T12:00:00Z",
         "2026-01-31T25:00:00Z",
         "2026-01-31T12:00:00+99:00",
