@@ -1,4 +1,4 @@
-"""`tsstats doctor`: is all well?"""
+"""`tsstats doctor`: whether all is well."""
 
 from __future__ import annotations
 

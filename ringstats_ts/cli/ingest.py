@@ -168,7 +168,7 @@ def _files(paths: Sequence[str]) -> Iterator[str]:
             yield path
         elif Path(path).is_dir():
             yield from sorted(str(p) for p in Path(path).rglob("*") if _wanted(p))
-        elif found := sorted(glob.glob(path, recursive=True))  # noqa: PTH207:
+        elif found := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207
             yield from _files(found)
         else:
             raise click.BadParameter(f"{path}: there is no such file or folder.", param_hint="PATH")

@@ -32,7 +32,7 @@ def query(sql: str, as_csv: bool, as_json: bool, database_uri: str | None, data_
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other.")
-    text = click.get_text_stream("stdin").read() if sql == "-" else sql
+    text = sys.stdin.read() if sql == "-" else sql
     with open_database(configured(database_uri, data_dir)) as database:
         answer = database.read(text)
     if as_json:
