@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from ringstats_ts.errors import BadParameter
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECONDS_OR_FINER = re.compile(r"\d{13}|\d{16}|\d{19}")
-_UNIX = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?")
+_MILLISECONDS_OR_FINER = re.compile(r"\d{13}|\d{16}|\d{19}", re.ASCII)
+_UNIX = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?", re.ASCII)
 # In a query `+` means a space, so an offset that nobody escaped comes with one.
 _RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?[ ]?(?:([Zz])|([-+ ]?)(\d\d):?(\d\d))?)?"
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?[ ]?(?:([Zz])|([-+ ]?)(\d\d):?(\d\d))?)?",
+    re.ASCII,
 )
 _HINT = "Write RFC 3339, such as 2026-01-31T12:00:00Z, or Unix seconds."
 

@@ -156,7 +156,9 @@ class Database:
                 options=" ".join(options),
             )
         except psycopg2.OperationalError as error:
-            raise StorageUnavailable(f"The database cannot be reached: {_first_line(error)}.") from None
+            raise StorageUnavailable(
+                f"The database cannot be reached: {_first_line(error)}.", "Is it running? Try again."
+            ) from None
         except psycopg2.Error:
             # libpq's own words quote the address, and with it the password.
             raise StorageError("The database address cannot be used.", "Check DATABASE_URI.") from None

@@ -25,6 +25,7 @@ class Finished:
 
     @property
     def json(self):
+        assert self.code == 0, self.errors
         return json.loads(self.output)
 
 
@@ -59,14 +60,15 @@ class Tsstats:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        log = (self.data_dir.parent / f"up-{port}.log").open("w+")
-        process = subprocess.Popen(
-            self.command("up", "--listen", f"127.0.0.1:{port}", *words),
-            env=self.environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        return Service(self, process, port, Path(log.name))
+        log_path = self.data_dir.parent / f"up-{port}.log"
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                self.command("up", "--listen", f"127.0.0.1:{port}", *words),
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        return Service(self, process, port, log_path)
 
 
 @dataclass

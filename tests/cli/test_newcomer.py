@@ -122,8 +122,8 @@ def test_queries_read_only_as_the_reader(service, tsstats, make_status):
 def test_the_doctor_finds_all_well_and_shows_drift(service, tsstats, make_status):
     assert service.post(make_status("drifting", Novelty=1))[0] == 200
     done = tsstats("doctor", "--json")
-    findings = {finding["subject"]: finding for finding in done.json}
     assert done.code == 0, done.output
+    findings = {finding["subject"]: finding for finding in done.json}
     assert "Novelty" in findings["drift"]["detail"]
     assert {"database", "timescaledb", "migrations", "jobs", "clock"} < set(findings)
 

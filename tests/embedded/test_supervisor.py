@@ -112,7 +112,7 @@ def test_node_stops_when_its_owner_is_killed(data_dir, owner):
     execute(running_uri(data_dir), "CREATE TABLE kept ()")
     process.kill()
     wait_until(lambda: not runs(node), seconds=30)
-    assert running_uri(data_dir) is None
+    wait_until(lambda: running_uri(data_dir) is None)
     with open_database(data_dir) as uri:
         assert execute(uri, "SELECT count(*) FROM kept") == [(0,)]
 
