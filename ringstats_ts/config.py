@@ -102,11 +102,11 @@ SETTINGS: tuple[Setting, ...] = (
         "Reverse proxies in front, whose X-Forwarded headers are believed; 0 believes none.",
     ),
     Setting(
-        "late_refresh",
-        ("TSSTATS_LATE_REFRESH",),
+        "upkeep",
+        ("TSSTATS_UPKEEP",),
         True,
         _switch,
-        "Whether web workers refresh the aggregates under late documents; off where something else does.",
+        "Whether web workers prune, and refresh for late documents; off where something else does.",
     ),
     Setting(
         "max_body_bytes",
@@ -172,7 +172,7 @@ class Config:
     workers: int
     threads: int
     proxy_hops: int
-    late_refresh: bool
+    upkeep: bool
     max_body_bytes: int
     max_document_bytes: int
     max_depth: int
@@ -207,6 +207,9 @@ class Config:
         shown = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "database_uri")
         return f"Config({', '.join(shown)})"
 
+
+OWNER_VARIABLE = "TSSTATS_OWNER_FD"
+"""Set by `tsstats up` for its web service: the read end of a pipe whose other end only it holds."""
 
 POLICY_PREFIXES = ("TSSTATS_REFRESH_", "TSSTATS_COLUMNSTORE_", "TSSTATS_RETENTION_")
 

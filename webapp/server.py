@@ -9,12 +9,12 @@ from gunicorn.http import wsgi
 
 from ringstats_ts.config import Config
 from webapp import log
-from webapp.late import LateRefresher
+from webapp.upkeep import Upkeep, end_with_owner
 
 CONFIG_FILE = Path(__file__).with_name("gunicorn.conf.py")
 """For `gunicorn --config`."""
 
-_refreshers: list[LateRefresher] = []
+_upkeeps: list[Upkeep] = []
 
 
 def on_starting(_arbiter: Any) -> None:
@@ -28,16 +28,17 @@ def on_starting(_arbiter: Any) -> None:
 
 
 def post_worker_init(_worker: Any) -> None:
-    """Begin what belongs to one worker process: its log and its refresher."""
+    """Begin what belongs to one worker process: its log and its upkeep."""
     log.start()
+    end_with_owner()
     config = Config.from_env()
-    if config.late_refresh and config.database_uri is not None:
-        refresher = LateRefresher(config)
-        refresher.start()
-        _refreshers.append(refresher)
+    if config.upkeep and config.database_uri is not None:
+        upkeep = Upkeep(config)
+        upkeep.start()
+        _upkeeps.append(upkeep)
 
 
 def worker_exit(_arbiter: Any, _worker: Any) -> None:
     """End it."""
-    while _refreshers:
-        _refreshers.pop().stop()
+    while _upkeeps:
+        _upkeeps.pop().stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -16,7 +17,7 @@ import click
 from ringstats_ts import embedded
 from ringstats_ts.cli.options import configured, database_options, prepare
 from ringstats_ts.cli.serve import gunicorn_command, gunicorn_environment, listen_option
-from ringstats_ts.config import Config
+from ringstats_ts.config import OWNER_VARIABLE, Config
 from ringstats_ts.errors import RingstatsError, StorageUnavailable
 from ringstats_ts.storage import schema, upkeep
 from ringstats_ts.storage.database import Database
@@ -66,15 +67,20 @@ def _serve(config: Config, uri: str, stop: threading.Event, *, own: bool) -> Non
         catch_up(database)
     environment = gunicorn_environment(config, uri)
     if own:
-        environment["TSSTATS_LATE_REFRESH"] = "off"
+        environment["TSSTATS_UPKEEP"] = "off"
     if stop.is_set():
         return
-    web = subprocess.Popen(gunicorn_command(), env=environment, start_new_session=True)
+    # The web service ends when this pipe does: also where we are killed.
+    held, watched = os.pipe()[::-1]
+    environment[OWNER_VARIABLE] = str(watched)
+    web = subprocess.Popen(gunicorn_command(), env=environment, pass_fds=(watched,), start_new_session=True)
     try:
         _greet(config, server, own=own)
         _watch(config, uri, web, stop, own=own)
     finally:
         _end(web)
+        os.close(held)
+        os.close(watched)
     if not stop.is_set():
         raise RingstatsError("The web service ended by itself.", "Its messages above say why.")
 

@@ -49,6 +49,14 @@ def test_answers_503_while_the_database_is_lost_and_goes_on_by_itself(embedded_t
         assert statuses[-1] == 200
 
 
+def test_nothing_is_left_running_when_it_is_killed(embedded_tsstats):
+    with embedded_tsstats.up() as service:
+        node_pid = service.node_pid
+        service.stop(signal.SIGKILL)
+        _wait(lambda: not _runs(node_pid) and not _answers(service))
+    assert embedded_tsstats("doctor").code == 0
+
+
 def test_no_acknowledged_document_is_missing_after_kills_under_load(embedded_tsstats, make_status):
     with embedded_tsstats.up() as service:
         load = Load(service, make_status)
@@ -71,6 +79,21 @@ def test_no_acknowledged_document_is_missing_after_kills_under_load(embedded_tss
     assert acknowledged - found == set()
     assert {row["peers"] for row in stored} == {3}
     assert len(stored) == len(found)
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _answers(service):
+    try:
+        return service.request("GET", "/healthz")[0] == 200
+    except OSError:
+        return False
 
 
 def _instant(text):

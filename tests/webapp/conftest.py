@@ -115,7 +115,7 @@ def _start(directory, database_uri, **environment):
         "TSSTATS_LISTEN": f"127.0.0.1:{port}",
         "TSSTATS_WORKERS": "2",
         "TSSTATS_THREADS": "4",
-        "TSSTATS_LATE_REFRESH": "off",
+        "TSSTATS_UPKEEP": "off",
     }
     with log_path.open("wb") as log:
         process = subprocess.Popen(

@@ -7,8 +7,9 @@ import pytest
 
 from ringstats_ts.config import Config
 from ringstats_ts.errors import ConfigError, StorageUnavailable
-from webapp import create_app, late, log
-from webapp.late import LateRefresher
+from webapp import create_app, log
+from webapp import upkeep as module
+from webapp.upkeep import Upkeep
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -86,7 +87,7 @@ def test_without_a_database_there_is_no_service():
         create_app(Config.from_env({}))
 
 
-def test_a_worker_refreshes_under_late_documents(start_server, connection, monkeypatch):
+def test_a_worker_refreshes_for_late_documents(start_server, connection, monkeypatch):
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO late_windows (source, since, until) VALUES ('tailscale', now(), now())")
 
@@ -94,29 +95,30 @@ def test_a_worker_refreshes_under_late_documents(start_server, connection, monke
             cursor.execute("SELECT count(*) FROM late_windows")
             return cursor.fetchone()[0] == 0
 
-        server = start_server(TSSTATS_LATE_REFRESH="on")
+        server = start_server(TSSTATS_UPKEEP="on")
         _wait_for(done)
     assert server.stop() == 0
 
 
-def test_the_refresher_goes_on_after_a_failure_and_stops(monkeypatch, caplog):
+def test_upkeep_goes_on_after_a_failure_and_stops(monkeypatch, caplog):
     calls = []
 
-    def refresh(database):
+    def run_upkeep(database, config):
         calls.append(database)
         if len(calls) == 1:
             raise StorageUnavailable
 
-    monkeypatch.setattr(late, "refresh_late", refresh)
-    refresher = LateRefresher(Config.from_env({"DATABASE_URI": "postgresql://nowhere"}), every=0.01)
+    monkeypatch.setattr(module, "catch_up", lambda database: 0)
+    monkeypatch.setattr(module, "run_upkeep", run_upkeep)
+    upkeep = Upkeep(Config.from_env({"DATABASE_URI": "postgresql://nowhere"}), every=0.01)
     with caplog.at_level(logging.INFO, "webapp"):
-        refresher.start()
+        upkeep.start()
         _wait_for(lambda: len(calls) > 2)
-        refresher.stop()
+        upkeep.stop()
     seen = len(calls)
     time.sleep(0.1)
     assert len(calls) == seen
-    assert "late-refresh" in caplog.text
+    assert "upkeep" in caplog.text
 
 
 def test_a_log_line_is_ascii_without_control_characters(caplog):
