@@ -178,17 +178,16 @@ def _cut(text: bytes) -> bool:
 
 
 def _check(document: Document, max_depth: int) -> None:
-    """Refuse what a database cannot hold: too deep nesting, NUL characters."""
+    """Refuse what is nested too deep to be worked on."""
     level = [document.value]
     for _ in range(max_depth):
-        level = [child for value in level for child in _children(value)]
+        level = [child for value in level for child in _inside(value) if type(child) in (dict, list)]
         if not level:
             return
     raise UnstorablePayload(f"The document is nested deeper than {max_depth} levels.", line=document.line)
 
 
-def _children(value: JSON) -> Iterator[JSON]:
-    if isinstance(value, dict):
-        yield from (child for child in value.values() if isinstance(child, dict | list))
-    elif isinstance(value, list):
-        yield from (child for child in value if isinstance(child, dict | list))
+def _inside(value: JSON) -> Iterable[JSON]:
+    if type(value) is dict:
+        return value.values()
+    return value if type(value) is list else ()

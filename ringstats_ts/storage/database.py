@@ -9,7 +9,7 @@ import selectors
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TextIO
 
 import psycopg2
@@ -43,7 +43,7 @@ class Memory:
 
     entities: dict[Entity, int] = field(default_factory=dict)
     attributes: dict[bytes, int] = field(default_factory=dict)
-    horizons: dict[str, timedelta | None] = field(default_factory=dict)
+    horizons: dict[str, tuple[timedelta | None, datetime]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

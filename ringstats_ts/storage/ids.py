@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
 import orjson
 
-from ringstats_ts.model import Attributes, Batch, Entity
+from ringstats_ts.model import Attributes, Batch, Entity, Rows
 from ringstats_ts.storage.database import Memory, Transaction
 
 Key = TypeVar("Key")
+Cell = TypeVar("Cell", Entity, Attributes)
 
 REMEMBERED = 50_000
 """Ids kept in memory per connection and kind; at the limit the memory starts afresh."""
@@ -44,6 +45,13 @@ class Ids:
             return self._attributes.get(value.digest) or self._memory.attributes[value.digest]
         return value
 
+    def columns(self, part: Rows) -> list[Sequence[Any]]:
+        """The columns of the rows as they are stored."""
+        return [self._column(column) for column in zip(*part.rows, strict=True)]
+
+    def _column(self, column: Sequence[Any]) -> Sequence[Any]:
+        return list(map(self.cell, column)) if _kind(column) in (Entity, Attributes) else column
+
     def entity(self, entity: Entity) -> int:
         """The id of the entity."""
         return self._entities.get(entity) or self._memory.entities[entity]
@@ -72,14 +80,9 @@ class Ids:
         return [entity for entity in entities if entity not in self._entities]
 
     def _resolve_attributes(self, batch: Batch) -> None:
-        cells = (cell for part in batch.rows for row in part.rows for cell in row)
-        wanted = {
-            cell.digest: cell
-            for cell in cells
-            if type(cell) is Attributes
-            and cell.digest not in self._attributes
-            and cell.digest not in self._memory.attributes
-        }
+        mentioned = {cell.digest: cell for part in batch.rows for cell in _cells(part, Attributes)}
+        new = mentioned.keys() - self._attributes.keys() - self._memory.attributes.keys()
+        wanted = {digest: mentioned[digest] for digest in new}
         if not wanted:
             return
         self._find_attributes(wanted)
@@ -106,14 +109,21 @@ def _order(entity: Entity) -> tuple[str, tuple[str, ...]]:
 
 def _entities(batch: Batch) -> Iterator[Entity]:
     for part in batch.rows:
-        yield from _among(cell for row in part.rows for cell in row)
+        yield from _cells(part, Entity)
     for changes in batch.changes:
         for entity, _, facts in changes.rows:
-            yield from _among((entity, *facts.values()))
+            yield from (value for value in (entity, *facts.values()) if type(value) is Entity)
 
 
-def _among(values: Iterable[Any]) -> Iterator[Entity]:
-    return (value for value in values if type(value) is Entity)
+def _cells(part: Rows, kind: type[Cell]) -> Iterator[Cell]:
+    """The cells of that kind. A column holds one kind and None."""
+    for column in zip(*part.rows, strict=True):
+        if _kind(column) is kind:
+            yield from (cell for cell in column if cell is not None)
+
+
+def _kind(column: Sequence[Any]) -> type:
+    return type(next((cell for cell in column if cell is not None), None))
 
 
 def _json(value: Any) -> str:

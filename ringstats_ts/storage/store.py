@@ -30,6 +30,9 @@ from ringstats_ts.storage.refresh import LATE
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 """No sample is older than this; a clock that was never set is."""
 
+HORIZON_KEPT = timedelta(minutes=1)
+"""How long the answer about retention is taken for true."""
+
 ATTEMPTS = 4
 """Times that a transaction is tried when others are in its way or its connection is lost."""
 
@@ -203,7 +206,7 @@ def _stored(transaction: Transaction, host_id: int, at: datetime, part: Rows) ->
 
 def _resolved(ids: Ids, batch: Batch, part: Rows) -> list[tuple[Any, ...]]:
     ids.resolve(batch)
-    return [tuple(map(ids.cell, row)) for row in part.rows]
+    return list(zip(*ids.columns(part), strict=True))
 
 
 def _moved(transaction: Transaction, host_id: int, task: Task) -> Task:
@@ -253,10 +256,11 @@ def _write(
 
 
 def _copy(transaction: Transaction, ids: Ids, host_id: int, batch: Batch, part: Rows) -> int:
-    head = (host_id, batch.time, batch.received_at)
-    text = copy_text((*head, *map(ids.cell, row)) for row in part.rows)
+    count = len(part.rows)
+    head = [[value] * count for value in (host_id, batch.time, batch.received_at)]
+    text = copy_text([*head, *ids.columns(part)])
     transaction.copy(part.table, ("host_id", "time", "received_at", *part.columns), text)
-    return len(part.rows)
+    return count
 
 
 def _note(transaction: Transaction, host_id: int, batch: Batch) -> None:
@@ -312,8 +316,9 @@ def check_time(database: Database, batch: Batch, *, future: timedelta) -> None:
 
 def _horizon(database: Database, batch: Batch) -> timedelta | None:
     """How old a sample may be: the shortest retention of the tables it goes to."""
-    horizons = database.memory.horizons
-    if batch.source not in horizons:
+    known, asked_at = database.memory.horizons.get(batch.source, (None, None))
+    if asked_at is None or batch.received_at > asked_at + HORIZON_KEPT:
         tables = [part.table for part in batch.rows]
-        ((horizons[batch.source],),) = database.rows("horizon", {"tables": tables})
-    return horizons[batch.source]
+        ((known,),) = database.rows("horizon", {"tables": tables})
+        database.memory.horizons[batch.source] = known, batch.received_at
+    return known
