@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -151,6 +153,13 @@ Data lies in {where} (TimescaleDB {server.timescaledb}, PostgreSQL {server.postg
 Try, in another terminal:
   tailscale status --json | curl --data-binary @- {config.listen}
   wget -qO- --post-file samples/status.json {config.listen}
-  tsstats query "SELECT * FROM tailscale_peers_hourly"
+  {_own_command()} query "SELECT * FROM tailscale_peers_hourly"
 """
     )
+
+
+def _own_command() -> str:
+    """What to type for `tsstats`: its path where a shell would not find it by name."""
+    found = shutil.which("tsstats")
+    called = Path(sys.argv[0])
+    return "tsstats" if found and called.exists() and called.samefile(found) else sys.argv[0]
