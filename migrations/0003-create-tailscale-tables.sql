@@ -79,7 +79,7 @@ CREATE TABLE tailscale_peers (
     exit_node boolean,
     key_epoch bigint NOT NULL,
     attribute_id bigint NOT NULL,
-    PRIMARY KEY (host_id, node_id, time)
+    PRIMARY KEY (host_id, time, node_id)
 );
 
 SELECT create_hypertable(
