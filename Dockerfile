@@ -1,7 +1,7 @@
 # Builds with docker, buildah and podman; runs under docker and podman.
 #   docker build -t ringstats-ts .
-#   docker run -p 8000:8000 -e DATABASE_URI=postgresql://… ringstats-ts
-#   docker run -p 8000:8000 -v tsstats:/data ringstats-ts      (embedded database)
+#   docker run -p 127.0.0.1:8000:8000 -e DATABASE_URI=postgresql://… ringstats-ts
+#   docker run -p 127.0.0.1:8000:8000 -v tsstats:/data ringstats-ts      (embedded database)
 ARG BASE=docker.io/library/python:3.13-slim
 # no: leaves the embedded database out of the image; it is then installed from npm when it is first started.
 ARG EMBEDDED=yes

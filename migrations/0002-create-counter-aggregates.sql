@@ -1,77 +1,95 @@
--- Create the reset-aware counter aggregates: counter over samples, counter_roll over their states.
+-- Create the reset-aware counter aggregates: traffic_counter over samples, traffic_counter_roll over their states.
 
-CREATE FUNCTION counter_sample(state bigint[], value bigint, epoch bigint) RETURNS bigint[]
+CREATE FUNCTION traffic_counter_sample(state bigint[], rx bigint, tx bigint, epoch bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    most CONSTANT bigint := 9223372036854775807;
 BEGIN
-    IF value IS NULL THEN
+    IF rx IS NULL OR tx IS NULL THEN
         RETURN state;
     END IF;
     IF state IS NULL THEN
-        RETURN ARRAY[value, value, 0, 0, epoch, epoch];
+        RETURN ARRAY[rx, rx, 0, tx, tx, 0, 0, epoch, epoch];
     END IF;
-    IF value < state[2] OR epoch <> state[6] THEN
-        state[3] := state[3] + value;
-        state[4] := state[4] + 1;
+    IF rx < state[2] OR tx < state[5] OR epoch IS DISTINCT FROM state[9] THEN
+        state[3] := state[3] + least(rx, most - state[3]);
+        state[6] := state[6] + least(tx, most - state[6]);
+        state[7] := state[7] + 1;
+        state[9] := epoch;
     ELSE
-        state[3] := state[3] + (value - state[2]);
+        state[3] := state[3] + least(rx - state[2], most - state[3]);
+        state[6] := state[6] + least(tx - state[5], most - state[6]);
     END IF;
-    state[2] := value;
-    state[6] := coalesce(epoch, state[6]);
+    state[2] := rx;
+    state[5] := tx;
     RETURN state;
 END $$;
 
-CREATE AGGREGATE counter(value bigint, epoch bigint) (
-    SFUNC = counter_sample,
+CREATE AGGREGATE traffic_counter(rx bigint, tx bigint, epoch bigint) (
+    SFUNC = traffic_counter_sample,
     STYPE = bigint[],
     PARALLEL = SAFE
 );
 
-CREATE FUNCTION counter_state(
+CREATE FUNCTION traffic_counter_state(
     state bigint[],
-    first bigint,
-    last bigint,
-    increase bigint,
+    rx_first bigint,
+    rx_last bigint,
+    rx_increase bigint,
+    tx_first bigint,
+    tx_last bigint,
+    tx_increase bigint,
     resets bigint,
     epoch_first bigint,
     epoch_last bigint
 ) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    most CONSTANT bigint := 9223372036854775807;
 BEGIN
-    IF first IS NULL THEN
+    IF rx_first IS NULL THEN
         RETURN state;
     END IF;
     IF state IS NULL THEN
-        RETURN ARRAY[first, last, increase, resets, epoch_first, epoch_last];
+        RETURN ARRAY[rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, epoch_first, epoch_last];
     END IF;
-    IF first < state[2] OR epoch_first <> state[6] THEN
-        state[3] := state[3] + first + increase;
-        state[4] := state[4] + 1 + resets;
+    IF rx_first < state[2] OR tx_first < state[5] OR epoch_first IS DISTINCT FROM state[9] THEN
+        state[3] := state[3] + least(rx_first, most - state[3]);
+        state[6] := state[6] + least(tx_first, most - state[6]);
+        state[7] := state[7] + 1;
     ELSE
-        state[3] := state[3] + (first - state[2]) + increase;
-        state[4] := state[4] + resets;
+        state[3] := state[3] + least(rx_first - state[2], most - state[3]);
+        state[6] := state[6] + least(tx_first - state[5], most - state[6]);
     END IF;
-    state[2] := last;
-    state[6] := coalesce(epoch_last, state[6]);
+    state[2] := rx_last;
+    state[3] := state[3] + least(rx_increase, most - state[3]);
+    state[5] := tx_last;
+    state[6] := state[6] + least(tx_increase, most - state[6]);
+    state[7] := state[7] + resets;
+    state[9] := epoch_last;
     RETURN state;
 END $$;
 
-CREATE AGGREGATE counter_roll(
-    first bigint,
-    last bigint,
-    increase bigint,
+CREATE AGGREGATE traffic_counter_roll(
+    rx_first bigint,
+    rx_last bigint,
+    rx_increase bigint,
+    tx_first bigint,
+    tx_last bigint,
+    tx_increase bigint,
     resets bigint,
     epoch_first bigint,
     epoch_last bigint
 ) (
-    SFUNC = counter_state,
+    SFUNC = traffic_counter_state,
     STYPE = bigint[],
     PARALLEL = SAFE
 );
 
 DO $$
 BEGIN
-    COMMENT ON FUNCTION counter_sample(bigint[], bigint, bigint) IS 'Transition of counter: a value below the last one, or a new epoch, is a reset and counts from zero; NULL values are passed over.';
-    COMMENT ON AGGREGATE counter(bigint, bigint) IS 'State of a counter over samples in the order given: [first, last, increase, resets, first epoch, last epoch]. Use with ORDER BY time. The first sample adds nothing.';
-    COMMENT ON FUNCTION counter_state(bigint[], bigint, bigint, bigint, bigint, bigint, bigint) IS 'Transition of counter_roll: adds a later state, with the step between the two.';
-    COMMENT ON AGGREGATE counter_roll(bigint, bigint, bigint, bigint, bigint, bigint) IS 'State of a counter over states in the order given, steps between them included. Use with ORDER BY bucket.';
+    COMMENT ON FUNCTION traffic_counter_sample(bigint[], bigint, bigint, bigint) IS 'Transition of traffic_counter: both counters restart where either falls or the epoch changes. A sample that lacks a counter is passed over with its epoch: the step reaches over it.';
+    COMMENT ON AGGREGATE traffic_counter(bigint, bigint, bigint) IS 'State of a pair of counters that restart together, over samples in the order given: [first rx, last rx, rx increase, first tx, last tx, tx increase, resets, first epoch, last epoch]. Use with ORDER BY time. The first sample adds nothing. An increase of 9223372036854775807 stands for that much or more.';
+    COMMENT ON FUNCTION traffic_counter_state(bigint[], bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint) IS 'Transition of traffic_counter_roll: adds a later state, with the step between the two.';
+    COMMENT ON AGGREGATE traffic_counter_roll(bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint) IS 'State of a pair of counters over states in the order given, steps between them included. Use with ORDER BY bucket.';
 END $$;

@@ -2,9 +2,9 @@ SELECT 1;
 
 DELETE FROM policies WHERE relation IN ('tailscale_peers', 'tailscale_status');
 
-DROP FUNCTION IF EXISTS tailscale_next_sample(tailscale_status_changes);
+DROP FUNCTION IF EXISTS tailscale_status_changes_next(integer, timestamptz, integer[]);
 
-DROP FUNCTION IF EXISTS tailscale_next_sample(tailscale_node_changes);
+DROP FUNCTION IF EXISTS tailscale_node_changes_next(integer, timestamptz, integer[]);
 
 DROP TABLE IF EXISTS tailscale_status_changes;
 

@@ -129,31 +129,53 @@ CREATE TABLE tailscale_status_changes (
     PRIMARY KEY (host_id, time)
 );
 
-CREATE FUNCTION tailscale_next_sample(change tailscale_node_changes) RETURNS timestamptz
-LANGUAGE sql STABLE AS $$
-    SELECT least(
-        (
-            SELECT p.time
-            FROM tailscale_peers AS p
-            WHERE p.host_id = change.host_id AND p.node_id = change.node_id AND p.time > change.time
-            ORDER BY p.time
-            LIMIT 1
-        ),
-        (
-            SELECT s.time
-            FROM tailscale_status AS s
-            WHERE s.host_id = change.host_id AND s.node_id = change.node_id AND s.time > change.time
-            ORDER BY s.time
-            LIMIT 1
-        )
-    )
-$$;
+CREATE FUNCTION tailscale_node_changes_next(
+    host_id integer,
+    at timestamptz,
+    entity_ids integer[]
+) RETURNS TABLE (entity_id integer, "time" timestamptz)
+LANGUAGE plpgsql STABLE ROWS 100 AS $$
+DECLARE
+    following CONSTANT timestamptz := (
+        SELECT s.time FROM tailscale_status AS s WHERE s.host_id = $1 AND s.time > at ORDER BY s.time LIMIT 1
+    );
+    found integer[];
+    missing integer[];
+BEGIN
+    found := ARRAY(
+        SELECT p.node_id FROM tailscale_peers AS p
+        WHERE p.host_id = $1 AND p.time = following AND p.node_id = ANY (entity_ids)
+        UNION
+        SELECT s.node_id FROM tailscale_status AS s
+        WHERE s.host_id = $1 AND s.time = following AND s.node_id = ANY (entity_ids)
+    );
+    RETURN QUERY SELECT n.node_id, following FROM unnest(found) AS n (node_id);
+    missing := ARRAY(SELECT unnest(entity_ids) EXCEPT SELECT unnest(found));
+    IF following IS NULL OR missing = '{}' THEN
+        RETURN;
+    END IF;
+    -- Only nodes that left are looked for further on: one scan for all of them.
+    RETURN QUERY
+    SELECT n.node_id, min(n.time)
+    FROM (
+        SELECT p.node_id, p.time FROM tailscale_peers AS p
+        WHERE p.host_id = $1 AND p.time > following AND p.node_id = ANY (missing)
+        UNION ALL
+        SELECT s.node_id, s.time FROM tailscale_status AS s
+        WHERE s.host_id = $1 AND s.time > following AND s.node_id = ANY (missing)
+    ) AS n
+    GROUP BY n.node_id;
+END $$;
 
-CREATE FUNCTION tailscale_next_sample(change tailscale_status_changes) RETURNS timestamptz
-LANGUAGE sql STABLE AS $$
-    SELECT s.time
+CREATE FUNCTION tailscale_status_changes_next(
+    host_id integer,
+    at timestamptz,
+    entity_ids integer[]
+) RETURNS TABLE (entity_id integer, "time" timestamptz)
+LANGUAGE sql STABLE ROWS 1 AS $$
+    SELECT s.host_id, s.time
     FROM tailscale_status AS s
-    WHERE s.host_id = change.host_id AND s.time > change.time
+    WHERE s.host_id = $1 AND s.host_id = ANY ($3) AND s.time > $2
     ORDER BY s.time
     LIMIT 1
 $$;
@@ -259,6 +281,6 @@ BEGIN
     COMMENT ON COLUMN tailscale_status_changes.health IS 'Health messages as a set, sorted.';
     COMMENT ON COLUMN tailscale_status_changes.exit_node_id IS 'Exit node in use (tailscale_nodes).';
 
-    COMMENT ON FUNCTION tailscale_next_sample(tailscale_node_changes) IS 'Time of the reporter''s first sample of the node after this change.';
-    COMMENT ON FUNCTION tailscale_next_sample(tailscale_status_changes) IS 'Time of the reporter''s first sample after this change.';
+    COMMENT ON FUNCTION tailscale_node_changes_next(integer, timestamptz, integer[]) IS 'Time of the host''s first sample of each of these nodes after a time; no row for a node without one.';
+    COMMENT ON FUNCTION tailscale_status_changes_next(integer, timestamptz, integer[]) IS 'Time of the host''s first sample after a time; its entity is the host itself.';
 END $$;

@@ -6,16 +6,15 @@ SELECT
     time_bucket(INTERVAL '5 minutes', time) AS bucket,
     host_id,
     node_id,
-    (counter(rx_bytes, key_epoch ORDER BY time))[1] AS rx_first,
-    (counter(rx_bytes, key_epoch ORDER BY time))[2] AS rx_last,
-    (counter(rx_bytes, key_epoch ORDER BY time))[3] AS rx_increase,
-    (counter(rx_bytes, key_epoch ORDER BY time))[4] AS rx_resets,
-    (counter(tx_bytes, key_epoch ORDER BY time))[1] AS tx_first,
-    (counter(tx_bytes, key_epoch ORDER BY time))[2] AS tx_last,
-    (counter(tx_bytes, key_epoch ORDER BY time))[3] AS tx_increase,
-    (counter(tx_bytes, key_epoch ORDER BY time))[4] AS tx_resets,
-    (counter(rx_bytes, key_epoch ORDER BY time))[5] AS key_first,
-    (counter(rx_bytes, key_epoch ORDER BY time))[6] AS key_last,
+    (traffic_counter(rx_bytes, tx_bytes, key_epoch ORDER BY time))[1] AS rx_first,
+    (traffic_counter(rx_bytes, tx_bytes, key_epoch ORDER BY time))[2] AS rx_last,
+    (traffic_counter(rx_bytes, tx_bytes, key_epoch ORDER BY time))[3] AS rx_increase,
+    (traffic_counter(rx_bytes, tx_bytes, key_epoch ORDER BY time))[4] AS tx_first,
+    (traffic_counter(rx_bytes, tx_bytes, key_epoch ORDER BY time))[5] AS tx_last,
+    (traffic_counter(rx_bytes, tx_bytes, key_epoch ORDER BY time))[6] AS tx_increase,
+    (traffic_counter(rx_bytes, tx_bytes, key_epoch ORDER BY time))[7] AS resets,
+    (traffic_counter(rx_bytes, tx_bytes, key_epoch ORDER BY time))[8] AS key_first,
+    (traffic_counter(rx_bytes, tx_bytes, key_epoch ORDER BY time))[9] AS key_last,
     count(*) AS samples,
     count(*) FILTER (WHERE online) AS online_samples,
     count(*) FILTER (WHERE active) AS active_samples,
@@ -35,16 +34,15 @@ SELECT
     time_bucket(INTERVAL '1 hour', bucket) AS bucket,
     host_id,
     node_id,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[1] AS rx_first,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[2] AS rx_last,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[3] AS rx_increase,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[4] AS rx_resets,
-    (counter_roll(tx_first, tx_last, tx_increase, tx_resets, key_first, key_last ORDER BY bucket))[1] AS tx_first,
-    (counter_roll(tx_first, tx_last, tx_increase, tx_resets, key_first, key_last ORDER BY bucket))[2] AS tx_last,
-    (counter_roll(tx_first, tx_last, tx_increase, tx_resets, key_first, key_last ORDER BY bucket))[3] AS tx_increase,
-    (counter_roll(tx_first, tx_last, tx_increase, tx_resets, key_first, key_last ORDER BY bucket))[4] AS tx_resets,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[5] AS key_first,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[6] AS key_last,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[1] AS rx_first,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[2] AS rx_last,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[3] AS rx_increase,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[4] AS tx_first,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[5] AS tx_last,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[6] AS tx_increase,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[7] AS resets,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[8] AS key_first,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[9] AS key_last,
     sum(samples)::bigint AS samples,
     sum(online_samples)::bigint AS online_samples,
     sum(active_samples)::bigint AS active_samples,
@@ -64,16 +62,15 @@ SELECT
     time_bucket(INTERVAL '1 day', bucket) AS bucket,
     host_id,
     node_id,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[1] AS rx_first,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[2] AS rx_last,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[3] AS rx_increase,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[4] AS rx_resets,
-    (counter_roll(tx_first, tx_last, tx_increase, tx_resets, key_first, key_last ORDER BY bucket))[1] AS tx_first,
-    (counter_roll(tx_first, tx_last, tx_increase, tx_resets, key_first, key_last ORDER BY bucket))[2] AS tx_last,
-    (counter_roll(tx_first, tx_last, tx_increase, tx_resets, key_first, key_last ORDER BY bucket))[3] AS tx_increase,
-    (counter_roll(tx_first, tx_last, tx_increase, tx_resets, key_first, key_last ORDER BY bucket))[4] AS tx_resets,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[5] AS key_first,
-    (counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last ORDER BY bucket))[6] AS key_last,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[1] AS rx_first,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[2] AS rx_last,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[3] AS rx_increase,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[4] AS tx_first,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[5] AS tx_last,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[6] AS tx_increase,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[7] AS resets,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[8] AS key_first,
+    (traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last ORDER BY bucket))[9] AS key_last,
     sum(samples)::bigint AS samples,
     sum(online_samples)::bigint AS online_samples,
     sum(active_samples)::bigint AS active_samples,
@@ -130,13 +127,12 @@ BEGIN
         EXECUTE format('COMMENT ON COLUMN %I.rx_first IS ''First value of rx_bytes in the bucket [bytes].''', view_name);
         EXECUTE format('COMMENT ON COLUMN %I.rx_last IS ''Last value of rx_bytes in the bucket [bytes].''', view_name);
         EXECUTE format('COMMENT ON COLUMN %I.rx_increase IS ''Increase of rx_bytes between the samples of the bucket, resets handled; the step from the bucket before is added by tailscale_traffic [bytes].''', view_name);
-        EXECUTE format('COMMENT ON COLUMN %I.rx_resets IS ''Resets of rx_bytes inside the bucket.''', view_name);
         EXECUTE format('COMMENT ON COLUMN %I.tx_first IS ''First value of tx_bytes in the bucket [bytes].''', view_name);
         EXECUTE format('COMMENT ON COLUMN %I.tx_last IS ''Last value of tx_bytes in the bucket [bytes].''', view_name);
         EXECUTE format('COMMENT ON COLUMN %I.tx_increase IS ''Increase of tx_bytes between the samples of the bucket, resets handled [bytes].''', view_name);
-        EXECUTE format('COMMENT ON COLUMN %I.tx_resets IS ''Resets of tx_bytes inside the bucket.''', view_name);
-        EXECUTE format('COMMENT ON COLUMN %I.key_first IS ''key_epoch of the first sample.''', view_name);
-        EXECUTE format('COMMENT ON COLUMN %I.key_last IS ''key_epoch of the last sample.''', view_name);
+        EXECUTE format('COMMENT ON COLUMN %I.resets IS ''Times both counters started anew inside the bucket.''', view_name);
+        EXECUTE format('COMMENT ON COLUMN %I.key_first IS ''key_epoch of the first sample that has counters.''', view_name);
+        EXECUTE format('COMMENT ON COLUMN %I.key_last IS ''key_epoch of the last sample that has counters.''', view_name);
         EXECUTE format('COMMENT ON COLUMN %I.samples IS ''Samples in the bucket.''', view_name);
         EXECUTE format('COMMENT ON COLUMN %I.online_samples IS ''Samples with the peer online.''', view_name);
         EXECUTE format('COMMENT ON COLUMN %I.active_samples IS ''Samples with the peer active.''', view_name);

@@ -30,4 +30,8 @@ DROP FUNCTION IF EXISTS tailscale_counters(timestamptz, timestamptz, interval);
 
 DROP FUNCTION IF EXISTS tailscale_counter_states(timestamptz, timestamptz, integer, integer[], integer[]);
 
-DROP FUNCTION IF EXISTS counter_step(bigint, bigint, bigint, bigint);
+DROP FUNCTION IF EXISTS tailscale_peers_level(interval);
+
+DROP FUNCTION IF EXISTS counter_total(numeric);
+
+DROP FUNCTION IF EXISTS counter_step(bigint, bigint, boolean);

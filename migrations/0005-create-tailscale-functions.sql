@@ -1,11 +1,30 @@
 -- Create the functions and views that read the tailscale tables: traffic, history, who was seen.
 
-CREATE FUNCTION counter_step(previous bigint, previous_epoch bigint, next bigint, epoch bigint) RETURNS bigint
+CREATE FUNCTION counter_step(previous bigint, next bigint, reset boolean) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE
         WHEN previous IS NULL THEN 0
-        WHEN next < previous OR epoch <> previous_epoch THEN next
+        WHEN reset THEN next
         ELSE next - previous
+    END
+$$;
+
+CREATE FUNCTION counter_total(total numeric) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN total > 9223372036854775807 THEN 9223372036854775807
+        ELSE total::bigint
+    END
+$$;
+
+CREATE FUNCTION tailscale_peers_level(bucket interval) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN extract(year FROM bucket) <> 0 OR extract(month FROM bucket) <> 0 THEN 3
+        WHEN extract(epoch FROM bucket) % 86400 = 0 THEN 3
+        WHEN extract(epoch FROM bucket) % 3600 = 0 THEN 2
+        WHEN extract(epoch FROM bucket) % 300 = 0 THEN 1
+        ELSE 0
     END
 $$;
 
@@ -22,11 +41,10 @@ CREATE FUNCTION tailscale_counter_states(
     rx_first bigint,
     rx_last bigint,
     rx_increase bigint,
-    rx_resets bigint,
     tx_first bigint,
     tx_last bigint,
     tx_increase bigint,
-    tx_resets bigint,
+    resets bigint,
     key_first bigint,
     key_last bigint,
     samples bigint
@@ -45,10 +63,12 @@ BEGIN
     IF level = 0 THEN
         RETURN QUERY EXECUTE
             'SELECT time, host_id, node_id,
-                 rx_bytes, rx_bytes, 0 * rx_bytes, 0 * rx_bytes,
-                 tx_bytes, tx_bytes, 0 * tx_bytes, 0 * tx_bytes,
-                 key_epoch, key_epoch, 1::bigint
+                 c.rx, c.rx, c.increase, c.tx, c.tx, c.increase, c.increase, c.key, c.key, 1::bigint
              FROM tailscale_peers
+             LEFT JOIN LATERAL (
+                 SELECT rx_bytes AS rx, tx_bytes AS tx, key_epoch AS key, 0::bigint AS increase
+                 WHERE rx_bytes IS NOT NULL AND tx_bytes IS NOT NULL
+             ) AS c ON true
              WHERE time >= $1 AND time < $2
                  AND ($3 IS NULL OR host_id = ANY ($3)) AND ($4 IS NULL OR node_id = ANY ($4))'
         USING since, until, hosts, nodes;
@@ -66,9 +86,7 @@ BEGIN
     RETURN QUERY SELECT * FROM tailscale_counter_states(since, low, level - 1, hosts, nodes);
     RETURN QUERY EXECUTE format(
         'SELECT bucket, host_id, node_id,
-             rx_first, rx_last, rx_increase, rx_resets,
-             tx_first, tx_last, tx_increase, tx_resets,
-             key_first, key_last, samples
+             rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase, resets, key_first, key_last, samples
          FROM %I
          WHERE bucket >= $1 AND bucket < $2
              AND ($3 IS NULL OR host_id = ANY ($3)) AND ($4 IS NULL OR node_id = ANY ($4))',
@@ -84,28 +102,17 @@ CREATE FUNCTION tailscale_counters(since timestamptz, until timestamptz, bucket 
     rx_first bigint,
     rx_last bigint,
     rx_increase bigint,
-    rx_resets bigint,
     tx_first bigint,
     tx_last bigint,
     tx_increase bigint,
-    tx_resets bigint,
+    resets bigint,
     key_first bigint,
     key_last bigint,
     samples bigint
 )
 LANGUAGE sql STABLE ROWS 10000 AS $$
     SELECT *
-    FROM tailscale_counter_states(
-        since,
-        until,
-        CASE
-            WHEN extract(year FROM bucket) <> 0 OR extract(month FROM bucket) <> 0 THEN 3
-            WHEN extract(epoch FROM bucket) % 86400 = 0 THEN 3
-            WHEN extract(epoch FROM bucket) % 3600 = 0 THEN 2
-            WHEN extract(epoch FROM bucket) % 300 = 0 THEN 1
-            ELSE 0
-        END
-    )
+    FROM tailscale_counter_states(since, until, tailscale_peers_level(bucket))
 $$;
 
 CREATE FUNCTION tailscale_counters_before(since timestamptz, hosts integer[], nodes integer[]) RETURNS TABLE (
@@ -178,57 +185,58 @@ LANGUAGE sql STABLE ROWS 10000 AS $$
         SELECT array_agg(s.host_id) AS hosts, array_agg(s.node_id) AS nodes
         FROM (SELECT DISTINCT states.host_id, states.node_id FROM states WHERE states.rx_first IS NOT NULL) AS s
     ),
-    steps AS (
+    pairs AS (
         SELECT
             all_states.*,
-            lag(all_states.rx_last) OVER rx AS rx_before,
-            lag(all_states.key_last) OVER rx AS rx_key_before,
-            lag(all_states.tx_last) OVER tx AS tx_before,
-            lag(all_states.key_last) OVER tx AS tx_key_before
+            lag(all_states.rx_last) OVER earlier AS rx_before,
+            lag(all_states.tx_last) OVER earlier AS tx_before,
+            lag(all_states.key_last) OVER earlier AS key_before
         FROM (
             SELECT * FROM states
             UNION ALL
             SELECT
-                '-infinity', earlier.host_id, earlier.node_id,
-                earlier.rx_last, earlier.rx_last, NULL, NULL,
-                earlier.tx_last, earlier.tx_last, NULL, NULL,
-                NULL, earlier.key_last, NULL
-            FROM series CROSS JOIN LATERAL tailscale_counters_before($1, series.hosts, series.nodes) AS earlier
+                '-infinity', known.host_id, known.node_id,
+                known.rx_last, known.rx_last, NULL, known.tx_last, known.tx_last, NULL,
+                NULL, NULL, known.key_last, NULL
+            FROM series CROSS JOIN LATERAL tailscale_counters_before($1, series.hosts, series.nodes) AS known
         ) AS all_states
-        -- Samples without a counter stand apart, so that the step reaches over them.
-        WINDOW
-            rx AS (PARTITION BY all_states.host_id, all_states.node_id, all_states.rx_first IS NULL ORDER BY all_states.time),
-            tx AS (PARTITION BY all_states.host_id, all_states.node_id, all_states.tx_first IS NULL ORDER BY all_states.time)
+        -- Samples without counters stand apart, so that the step reaches over them.
+        WINDOW earlier AS (
+            PARTITION BY all_states.host_id, all_states.node_id, all_states.rx_first IS NULL ORDER BY all_states.time
+        )
+    ),
+    steps AS (
+        SELECT
+            pairs.*,
+            coalesce(
+                pairs.rx_first < pairs.rx_before
+                OR pairs.tx_first < pairs.tx_before
+                OR pairs.key_first <> pairs.key_before,
+                false
+            ) AS reset
+        FROM pairs
+        WHERE pairs.time >= $1
     ),
     buckets AS (
         SELECT
             time_bucket($3, steps.time) AS bucket,
             steps.host_id,
             steps.node_id,
-            sum(steps.rx_increase + counter_step(steps.rx_before, steps.rx_key_before, steps.rx_first, steps.key_first))::bigint AS rx_bytes,
-            sum(steps.tx_increase + counter_step(steps.tx_before, steps.tx_key_before, steps.tx_first, steps.key_first))::bigint AS tx_bytes,
-            sum(steps.rx_resets) + count(*) FILTER (
-                WHERE steps.rx_before IS NOT NULL
-                AND (steps.rx_first < steps.rx_before OR steps.key_first <> steps.rx_key_before)
-            ) AS rx_resets,
-            sum(steps.tx_resets) + count(*) FILTER (
-                WHERE steps.tx_before IS NOT NULL
-                AND (steps.tx_first < steps.tx_before OR steps.key_first <> steps.tx_key_before)
-            ) AS tx_resets,
-            sum(steps.samples)::bigint AS samples
+            sum(steps.rx_increase) + sum(counter_step(steps.rx_before, steps.rx_first, steps.reset)) AS rx_bytes,
+            sum(steps.tx_increase) + sum(counter_step(steps.tx_before, steps.tx_first, steps.reset)) AS tx_bytes,
+            coalesce(sum(steps.resets), 0) + count(*) FILTER (WHERE steps.reset) AS resets,
+            sum(steps.samples) AS samples
         FROM steps
-        WHERE steps.time >= $1
         GROUP BY 1, 2, 3
     )
     SELECT
         buckets.bucket,
         hosts.name,
         tailscale_nodes.name,
-        buckets.rx_bytes,
-        buckets.tx_bytes,
-        -- A reset sets both counters to zero, but one that stood at zero does not show it.
-        coalesce(greatest(buckets.rx_resets, buckets.tx_resets), 0)::bigint,
-        buckets.samples,
+        counter_total(buckets.rx_bytes),
+        counter_total(buckets.tx_bytes),
+        buckets.resets::bigint,
+        buckets.samples::bigint,
         buckets.host_id,
         buckets.node_id
     FROM buckets
@@ -252,7 +260,7 @@ CREATE FUNCTION tailscale_traffic_by_reporter(
 )
 LANGUAGE sql STABLE ROWS 1000 AS $$
     SELECT
-        t.bucket, t.reporter, sum(t.rx_bytes)::bigint, sum(t.tx_bytes)::bigint,
+        t.bucket, t.reporter, counter_total(sum(t.rx_bytes)), counter_total(sum(t.tx_bytes)),
         sum(t.resets)::bigint, sum(t.samples)::bigint, t.host_id
     FROM tailscale_traffic($1, $2, $3) AS t
     GROUP BY t.bucket, t.reporter, t.host_id
@@ -275,7 +283,7 @@ CREATE FUNCTION tailscale_traffic_by_user(
 )
 LANGUAGE sql STABLE ROWS 1000 AS $$
     SELECT
-        t.bucket, n.tailnet, n.user_name, sum(t.rx_bytes)::bigint, sum(t.tx_bytes)::bigint,
+        t.bucket, n.tailnet, n.user_name, counter_total(sum(t.rx_bytes)), counter_total(sum(t.tx_bytes)),
         sum(t.resets)::bigint, sum(t.samples)::bigint, n.user_id
     FROM tailscale_traffic($1, $2, $3) AS t
     INNER JOIN tailscale_nodes AS n ON n.node_id = t.node_id
@@ -298,7 +306,7 @@ CREATE FUNCTION tailscale_traffic_by_tag(
 )
 LANGUAGE sql STABLE ROWS 1000 AS $$
     SELECT
-        t.bucket, n.tailnet, tags.tag, sum(t.rx_bytes)::bigint, sum(t.tx_bytes)::bigint,
+        t.bucket, n.tailnet, tags.tag, counter_total(sum(t.rx_bytes)), counter_total(sum(t.tx_bytes)),
         sum(t.resets)::bigint, sum(t.samples)::bigint
     FROM tailscale_traffic($1, $2, $3) AS t
     INNER JOIN tailscale_nodes AS n ON n.node_id = t.node_id
@@ -321,7 +329,7 @@ CREATE FUNCTION tailscale_traffic_by_tailnet(
 )
 LANGUAGE sql STABLE ROWS 1000 AS $$
     SELECT
-        t.bucket, n.tailnet, sum(t.rx_bytes)::bigint, sum(t.tx_bytes)::bigint,
+        t.bucket, n.tailnet, counter_total(sum(t.rx_bytes)), counter_total(sum(t.tx_bytes)),
         sum(t.resets)::bigint, sum(t.samples)::bigint
     FROM tailscale_traffic($1, $2, $3) AS t
     INNER JOIN tailscale_nodes AS n ON n.node_id = t.node_id
@@ -374,17 +382,38 @@ LANGUAGE sql STABLE ROWS 10000 AS $$
             sum(a.peer_relay_samples)::bigint AS peer_relay_samples,
             max(a.last_handshake) AS last_handshake
         FROM (
-            -- The planner drops the two that the width rules out.
-            SELECT * FROM tailscale_peers_5m AS five
-            WHERE $3 < INTERVAL '1 hour' AND five.bucket > $1 - INTERVAL '5 minutes' AND five.bucket < $2
+            -- The planner drops the three that the width rules out.
+            SELECT
+                time, host_id, node_id, 1, (online IS true)::integer, (active IS true)::integer,
+                (path IS NOT DISTINCT FROM 'direct')::integer, (path IS NOT DISTINCT FROM 'derp')::integer,
+                (path IS NOT DISTINCT FROM 'peer_relay')::integer, last_handshake
+            FROM tailscale_peers
+            WHERE tailscale_peers_level($3) = 0 AND time >= $1 AND time < $2
             UNION ALL
-            SELECT * FROM tailscale_peers_hourly AS hourly
-            WHERE $3 >= INTERVAL '1 hour' AND $3 < INTERVAL '1 day'
+            SELECT
+                bucket, host_id, node_id, samples, online_samples, active_samples,
+                direct_samples, derp_samples, peer_relay_samples, last_handshake
+            FROM tailscale_peers_5m AS five
+            WHERE tailscale_peers_level($3) = 1
+                AND five.bucket > $1 - INTERVAL '5 minutes' AND five.bucket < $2
+            UNION ALL
+            SELECT
+                bucket, host_id, node_id, samples, online_samples, active_samples,
+                direct_samples, derp_samples, peer_relay_samples, last_handshake
+            FROM tailscale_peers_hourly AS hourly
+            WHERE tailscale_peers_level($3) = 2
                 AND hourly.bucket > $1 - INTERVAL '1 hour' AND hourly.bucket < $2
             UNION ALL
-            SELECT * FROM tailscale_peers_daily AS daily
-            WHERE $3 >= INTERVAL '1 day' AND daily.bucket > $1 - INTERVAL '24 hours' AND daily.bucket < $2
-        ) AS a
+            SELECT
+                bucket, host_id, node_id, samples, online_samples, active_samples,
+                direct_samples, derp_samples, peer_relay_samples, last_handshake
+            FROM tailscale_peers_daily AS daily
+            WHERE tailscale_peers_level($3) = 3
+                AND daily.bucket > $1 - INTERVAL '24 hours' AND daily.bucket < $2
+        ) AS a (
+            bucket, host_id, node_id, samples, online_samples, active_samples,
+            direct_samples, derp_samples, peer_relay_samples, last_handshake
+        )
         GROUP BY 1, 2, 3
     ) AS b
     INNER JOIN hosts ON hosts.host_id = b.host_id
@@ -489,46 +518,71 @@ INNER JOIN tailscale_nodes AS n ON n.node_id = v.exit_node_id
 GROUP BY v.host_id, h.name, h.tailnet, v.exit_node_id, n.name, v.island;
 
 CREATE VIEW tailscale_route_history AS
-WITH versions AS (
-    SELECT
-        c.*,
-        row_number() OVER looks AS version_number,
-        lead(c.time) OVER looks AS next_time
-    FROM tailscale_node_changes AS c
-    WINDOW looks AS (PARTITION BY c.host_id, c.node_id ORDER BY c.time)
-),
-routes AS (
+WITH claims AS (
     SELECT
         v.host_id,
-        v.node_id,
+        n.tailnet,
         r.route,
+        v.node_id,
         v.time,
-        coalesce(v.next_time, 'infinity') AS next_time,
-        v.version_number - row_number() OVER (PARTITION BY v.host_id, v.node_id, r.route ORDER BY v.time) AS island
-    FROM versions AS v
+        v.next_time
+    FROM (
+        SELECT
+            c.*,
+            lead(c.time) OVER (PARTITION BY c.host_id, c.node_id ORDER BY c.time) AS next_time
+        FROM tailscale_node_changes AS c
+    ) AS v
+    INNER JOIN tailscale_nodes AS n ON n.node_id = v.node_id
     CROSS JOIN LATERAL (SELECT DISTINCT route FROM unnest(v.primary_routes) AS route) AS r
+),
+moments AS (
+    SELECT host_id, tailnet, route, time FROM claims
+    UNION
+    SELECT host_id, tailnet, route, next_time FROM claims WHERE next_time IS NOT NULL
+),
+routers AS (
+    SELECT DISTINCT host_id, tailnet, route, node_id FROM claims
+),
+holders AS (
+    -- A route has one primary router, so the latest version that claims it tells. A router that
+    -- left has no later version: its claim is outdone by its successor's, and stands again after it.
+    SELECT DISTINCT ON (m.host_id, m.tailnet, m.route, m.time)
+        m.host_id,
+        m.tailnet,
+        m.route,
+        m.time,
+        CASE WHEN latest.claims THEN routers.node_id END AS node_id
+    FROM moments AS m
+    INNER JOIN routers USING (host_id, tailnet, route)
+    CROSS JOIN LATERAL (
+        SELECT c.time, coalesce(m.route = ANY (c.primary_routes), false) AS claims
+        FROM tailscale_node_changes AS c
+        WHERE c.host_id = m.host_id AND c.node_id = routers.node_id AND c.time <= m.time
+        ORDER BY c.time DESC
+        LIMIT 1
+    ) AS latest
+    ORDER BY m.host_id, m.tailnet, m.route, m.time, latest.claims DESC, latest.time DESC, routers.node_id
+),
+changes AS (
+    SELECT
+        holders.*,
+        lag(holders.node_id) OVER (PARTITION BY host_id, tailnet, route ORDER BY time) AS node_before
+    FROM holders
 ),
 terms AS (
     SELECT
-        routes.host_id,
-        routes.node_id,
-        routes.route,
-        min(routes.time) AS since,
-        max(routes.next_time) AS next_time
-    FROM routes
-    GROUP BY routes.host_id, routes.node_id, routes.route, routes.island
+        changes.*,
+        lead(time) OVER (PARTITION BY host_id, tailnet, route ORDER BY time) AS until
+    FROM changes
+    WHERE node_id IS DISTINCT FROM node_before
 )
 SELECT
     h.name AS reporter,
-    n.tailnet,
+    t.tailnet,
     t.route,
     n.name AS router,
-    t.since,
-    -- A router that left the tailnet has no later version; its successor ends its term.
-    nullif(
-        least(t.next_time, lead(t.since) OVER (PARTITION BY t.host_id, n.tailnet, t.route ORDER BY t.since, t.next_time)),
-        'infinity'
-    ) AS until,
+    t.time AS since,
+    t.until,
     t.host_id,
     t.node_id
 FROM terms AS t
@@ -586,16 +640,18 @@ GROUP BY n.node_id;
 
 DO $$
 BEGIN
-    COMMENT ON FUNCTION counter_step(bigint, bigint, bigint, bigint) IS 'Increase of a counter from one sample to the next [bytes]: a value below the last one, or a new epoch, counts from zero; nothing where there is no sample before.';
+    COMMENT ON FUNCTION counter_step(bigint, bigint, boolean) IS 'Increase of a counter from one sample to the next [bytes]: after a reset it counts from zero; nothing where there is no sample before.';
+    COMMENT ON FUNCTION counter_total(numeric) IS 'A sum of increases as bigint; 9223372036854775807 stands for that much or more [bytes].';
+    COMMENT ON FUNCTION tailscale_peers_level(interval) IS 'Coarsest aggregate whose buckets lie inside buckets of the given width: 3 daily, 2 hourly, 1 five minutes, 0 samples.';
     COMMENT ON FUNCTION tailscale_counter_states(timestamptz, timestamptz, integer, integer[], integer[]) IS 'Counter states that cover exactly since <= time < until: whole buckets of the given level (3 daily, 2 hourly, 1 five minutes, 0 samples), finer levels at the edges; of the given hosts and nodes, or of all.';
     COMMENT ON FUNCTION tailscale_counters(timestamptz, timestamptz, interval) IS 'Counter states per reporter and peer that cover exactly since <= time < until, from the coarsest continuous aggregate whose buckets lie inside buckets of the given width. Columns as in tailscale_peers_5m.';
     COMMENT ON FUNCTION tailscale_counters_before(timestamptz, integer[], integer[]) IS 'Last counter values before a time of the given series (host_id and node_id pairwise), however far back, from the aggregates where the samples are gone [bytes].';
-    COMMENT ON FUNCTION tailscale_traffic(timestamptz, timestamptz, interval) IS 'Bytes between each reporter and each of its peers in each bucket of since <= time < until, as the reporter counts them: rx_bytes received from the peer, tx_bytes sent to it [bytes]; NULL where no sample of the bucket has a counter. Exact across buckets and resets: the step from the sample before counts at the later sample, also after a silent gap and for the first sample after since. The first sample of a series adds nothing. resets: times the counters started anew. Buckets are in UTC. Sums over reporters count traffic between two reporters twice.';
+    COMMENT ON FUNCTION tailscale_traffic(timestamptz, timestamptz, interval) IS 'Bytes between each reporter and each of its peers in each bucket of since <= time < until, as the reporter counts them: rx_bytes received from the peer, tx_bytes sent to it [bytes]; NULL where no sample of the bucket has both counters. Exact across buckets and resets: both start anew where either falls or the key changes, and the step from the sample before counts at the later sample, also after a silent gap and for the first sample after since. The first sample of a series adds nothing. resets: times the counters started anew. 9223372036854775807 stands for that much or more. Buckets are in UTC. Sums over reporters count traffic between two reporters twice.';
     COMMENT ON FUNCTION tailscale_traffic_by_reporter(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers of each reporter [bytes].';
     COMMENT ON FUNCTION tailscale_traffic_by_user(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers of each user, by owner as of today [bytes].';
     COMMENT ON FUNCTION tailscale_traffic_by_tag(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers with each tag, by tags as of today [bytes]. A peer with two tags counts for both; tag is NULL for peers that have none.';
     COMMENT ON FUNCTION tailscale_traffic_by_tailnet(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over each tailnet [bytes].';
-    COMMENT ON FUNCTION tailscale_presence(timestamptz, timestamptz, interval) IS 'How many samples of each reporter found each peer online, active, and on which path, in each bucket, with the latest handshake. Made from the aggregate that is just finer than the buckets, which stay whole at both ends of the range. Buckets are in UTC.';
+    COMMENT ON FUNCTION tailscale_presence(timestamptz, timestamptz, interval) IS 'How many samples of each reporter found each peer online, active, and on which path, in each bucket, with the latest handshake. Made from the coarsest aggregate whose buckets lie inside them (or the samples); those stay whole at both ends of the range. Buckets are in UTC.';
 
     COMMENT ON VIEW tailscale_node_history IS 'How each node looked to each reporter, and from when until when: one row per version of its names, system, user, tags, key, routes and addresses.';
     COMMENT ON COLUMN tailscale_node_history.reporter IS 'Host that reported (hosts.name).';
@@ -638,12 +694,12 @@ BEGIN
     COMMENT ON COLUMN tailscale_exit_node_history.host_id IS 'Host that used it (hosts).';
     COMMENT ON COLUMN tailscale_exit_node_history.exit_node_id IS 'The exit node (tailscale_nodes).';
 
-    COMMENT ON VIEW tailscale_route_history IS 'Which router was primary for each route, and when, as each reporter saw it.';
+    COMMENT ON VIEW tailscale_route_history IS 'Which router was primary for each route, and when, as each reporter saw it. Made from tailscale_node_changes, which has no row for a node that leaves, nor for one that comes back as it was: a router that left keeps the route until another one takes it, and has it again when that one gives it up.';
     COMMENT ON COLUMN tailscale_route_history.reporter IS 'Host that reported (hosts.name).';
     COMMENT ON COLUMN tailscale_route_history.tailnet IS 'Tailnet of the router.';
     COMMENT ON COLUMN tailscale_route_history.route IS 'The route (PrimaryRoutes).';
     COMMENT ON COLUMN tailscale_route_history.router IS 'Its primary router (tailscale_nodes.name).';
-    COMMENT ON COLUMN tailscale_route_history.since IS 'First sample that shows it so.';
+    COMMENT ON COLUMN tailscale_route_history.since IS 'First sample that shows it so; for a router that had left, the one that shows its successor without the route.';
     COMMENT ON COLUMN tailscale_route_history.until IS 'First sample that shows the router without the route, or another router with it; NULL while it lasts.';
     COMMENT ON COLUMN tailscale_route_history.host_id IS 'Host that reported (hosts).';
     COMMENT ON COLUMN tailscale_route_history.node_id IS 'The router (tailscale_nodes).';

@@ -33,6 +33,7 @@ GRANT USAGE ON SCHEMA public TO tsstats_reader;
 
 GRANT SELECT ON
     hosts,
+    receipts,
     attributes,
     drift,
     policies,
@@ -53,9 +54,11 @@ GRANT SELECT ON
 TO tsstats_reader;
 
 GRANT EXECUTE ON FUNCTION
-    counter(bigint, bigint),
-    counter_roll(bigint, bigint, bigint, bigint, bigint, bigint),
-    counter_step(bigint, bigint, bigint, bigint),
+    counter_step(bigint, bigint, boolean),
+    counter_total(numeric),
+    traffic_counter(bigint, bigint, bigint),
+    traffic_counter_roll(bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint),
+    tailscale_peers_level(interval),
     tailscale_counter_states(timestamptz, timestamptz, integer, integer[], integer[]),
     tailscale_counters(timestamptz, timestamptz, interval),
     tailscale_counters_before(timestamptz, integer[], integer[]),

@@ -56,9 +56,10 @@ def _switch(text: str) -> bool:
         raise ValueError("write `on` or `off`") from None
 
 
-def _listen(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+def parse_listen(text: str) -> str:
+    """Check an address to listen on, such as `127.0.0.1:8000` or `[::1]:8000`."""
+    host, _, port = text.rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ValueError("write HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000")
     return text
 
@@ -91,7 +92,7 @@ SETTINGS: tuple[Setting, ...] = (
         lambda text: Path(text).expanduser(),
         "Directory of the embedded database.",
     ),
-    Setting("listen", ("TSSTATS_LISTEN",), "127.0.0.1:8000", _listen, "Address of the web service."),
+    Setting("listen", ("TSSTATS_LISTEN",), "127.0.0.1:8000", parse_listen, "Address of the web service."),
     Setting("workers", ("TSSTATS_WORKERS",), 2, _whole, "Web worker processes."),
     Setting("threads", ("TSSTATS_THREADS",), 8, _whole, "Threads (and database connections) per worker."),
     Setting(
@@ -123,6 +124,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Largest body after decompression [bytes].",
     ),
     Setting("max_depth", ("TSSTATS_MAX_DEPTH",), 64, _whole, "Deepest nesting of a document."),
+    Setting(
+        "max_values",
+        ("TSSTATS_MAX_VALUES",),
+        1_000_000,
+        _whole,
+        "Most values in one body.",
+    ),
     Setting("max_lines", ("TSSTATS_MAX_LINES",), 5000, _whole, "Most documents in one NDJSON or array body."),
     Setting(
         "database_timeout",
@@ -176,6 +184,7 @@ class Config:
     max_body_bytes: int
     max_document_bytes: int
     max_depth: int
+    max_values: int
     max_lines: int
     database_timeout: timedelta
     future: timedelta

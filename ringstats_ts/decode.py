@@ -5,10 +5,13 @@ Pure. The Content-Type plays no part: curl and wget send whatever they like.
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import chain
 
 import orjson
 
@@ -22,6 +25,8 @@ from ringstats_ts.errors import (
 from ringstats_ts.model import JSON
 
 GZIP_MAGIC = b"\x1f\x8b"
+LONGEST_INTEGER = 21
+_LONG_INTEGER = re.compile(rb"[:\[,\s-]\d{19,}[,\s\]}]")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _WARNING = re.compile(rb"\A(?:[ \t]*(?:Warning|#|//)[^\n]*\r?\n)+", re.IGNORECASE)
 
@@ -65,7 +70,9 @@ def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
     return bytes(out)
 
 
-def documents(body: bytes, *, max_documents: int, max_depth: int) -> list[Document]:
+def documents(
+    body: bytes, *, max_documents: int, max_depth: int, max_values: int = 1_000_000
+) -> list[Document]:
     """The documents of a body: one, one a line (NDJSON), or the elements of an array.
 
     Raises
@@ -75,10 +82,27 @@ def documents(body: bytes, *, max_documents: int, max_depth: int) -> list[Docume
     text = _utf8(body)
     if not text.strip():
         raise EmptyPayload
+    # A value takes far more memory than its text: they are counted before they are made.
+    if text.count(b",") >= max_values:
+        raise PayloadTooLarge(f"The body has more than {max_values} values.", "Send it in parts.")
     found = list(_split(text, max_documents))
     for document in found:
         _check(document, max_depth)
     return found
+
+
+def refuse_rounded(body: bytes) -> None:
+    """Refuse a body with an integer of more than 64 bits: the parser has rounded it.
+
+    Raises
+    ------
+    UnstorablePayload
+    """
+    text = _utf8(body)
+    if _LONG_INTEGER.search(text):
+        for part in (text,) if _is_json(text) else BytesIO(text):
+            if part.strip():
+                json.loads(part, parse_int=_integer)
 
 
 def _utf8(body: bytes) -> bytes:
@@ -120,21 +144,28 @@ def _split(text: bytes, max_documents: int) -> Iterator[Document]:
 
 
 def _lines(text: bytes, error: orjson.JSONDecodeError, max_documents: int) -> Iterator[Document]:
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    try:
-        first = orjson.loads(lines[0][1]) if len(lines) > 1 else None
-    except orjson.JSONDecodeError:
-        first = None
-    if not isinstance(first, dict):
+    lines = ((number, line) for number, line in enumerate(BytesIO(text), 1) if line.strip())
+    first = next(lines)
+    second = next(lines, None)
+    if second is None or not _is_document(first[1]):
         raise _complaint(text, error)
-    if len(lines) > max_documents:
-        raise PayloadTooLarge(f"The body has more than {max_documents} lines.", "Send it in parts.")
-    for number, line in lines:
+    end = text.rstrip()
+    for count, (number, line) in enumerate(chain((first, second), lines), 1):
+        if count > max_documents:
+            raise PayloadTooLarge(f"The body has more than {max_documents} lines.", "Send it in parts.")
         try:
             yield Document(orjson.loads(line), line=number)
         except orjson.JSONDecodeError as bad:
-            kind = TruncatedPayload if number == lines[-1][0] and _cut(line) else MalformedPayload
+            last = end.endswith(line.rstrip())
+            kind = TruncatedPayload if last and _cut(line) else MalformedPayload
             raise kind(f"Line {number} is not a JSON document: {bad.msg}.", line=number) from None
+
+
+def _is_document(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _complaint(text: bytes, error: orjson.JSONDecodeError) -> MalformedPayload:
@@ -191,3 +222,18 @@ def _inside(value: JSON) -> Iterable[JSON]:
     if type(value) is dict:
         return value.values()
     return value if type(value) is list else ()
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _integer(digits: str) -> int:
+    value = int(digits) if len(digits) < LONGEST_INTEGER else 2**64
+    if not -(2**63) <= value < 2**64:
+        raise UnstorablePayload(f"The integer {digits[:40]} has more than 64 bits.")
+    return value

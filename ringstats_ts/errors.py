@@ -133,6 +133,15 @@ class StorageUnavailable(StorageError):
     retryable = True
 
 
+class OutcomeUnknown(StorageUnavailable):
+    """The connection to the database was lost while the document was being stored."""
+
+    code = "outcome-unknown"
+    hint = (
+        "It may be stored or not. Send it again with the same `time` or Idempotency-Key: it is stored once."
+    )
+
+
 class UnsuitableDatabase(StorageError):
     """The database is not a TimescaleDB that ringstats-ts can use."""
 

@@ -96,13 +96,15 @@ class Changes:
     Stored in `table` only where it differs from the sample before. A row is (entity,
     digest, facts); equal facts have equal digests. `entity` names the column of the
     table that holds the entity; it is `host_id` where the facts are about the host
-    itself, and the rows have None. The function `<source>_next_sample` of the database
-    finds the sample after a row; `apply_<table>` in queries.sql, where there is one,
-    brings the dimension up to date.
+    itself, and the rows have None. The function `<table>_next` of the database finds
+    the samples after one; `apply_<table>` in queries.sql, where there is one,
+    brings the dimension up to date. `current` is False where the reporter was cut off and
+    told what it knew from before: history, but no reason to change a dimension.
     """
 
     table: str
     entity: str
+    current: bool
     rows: Sequence[tuple[Entity | None, bytes, Mapping[str, Any]]]
 
 

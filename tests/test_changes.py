@@ -84,6 +84,29 @@ def test_current_fields_are_those_of_the_latest_sample(database, config, make_st
     ]
 
 
+def test_a_late_sample_and_a_correction_do_not_stay_in_the_current_fields(database, config, make_status):
+    def take(minutes, os, **told):
+        body = json.dumps(make_status(peers={"db": {"OS": os}} if os else {})).encode()
+        ingest(Payload(body, NOW, time=START + timedelta(minutes=minutes), **told), database, config)
+        return database.run("SELECT os FROM tailscale_nodes WHERE name = 'db'")[0][0]
+
+    assert [take(0, "linux"), take(20, "linux"), take(10, "macOS")] == ["linux", "linux", "linux"]
+    assert take(30, "windows") == "windows"
+    assert take(30, None, replace=True) == "linux"
+
+
+def test_a_reporter_that_is_cut_off_does_not_change_the_current_fields(database, config, make_status):
+    def take(reporter, minutes, os, **fields):
+        body = json.dumps(make_status(reporter, peers={"db": {"OS": os}}, **fields)).encode()
+        ingest(Payload(body, NOW, time=START + timedelta(minutes=minutes)), database, config)
+        return database.run("SELECT os FROM tailscale_nodes WHERE name = 'db'")[0][0]
+
+    assert take("a", 0, "linux") == "linux"
+    assert take("b", 5, "macOS", BackendState="Stopped") == "linux"
+    assert take("b", 6, "macOS") == "linux"
+    assert take("a", 7, "windows") == "windows"
+
+
 def test_tags_routes_key_and_addresses_are_history(database, config, make_status):
     versions = [
         {"Tags": ["tag:b", "tag:a"]},

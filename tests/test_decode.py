@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ringstats_ts.decode import documents, inflate
+from ringstats_ts.decode import documents, inflate, refuse_rounded
 from ringstats_ts.errors import (
     EmptyPayload,
     MalformedPayload,
@@ -142,3 +142,19 @@ def test_damaged_gzip_is_told():
         inflate([bytes(damaged)], 10_000)
     with pytest.raises(MalformedPayload):
         inflate([gzip.compress(b"x") + b"garbage"], 10_000)
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**30])
+def test_an_integer_that_would_be_rounded_is_refused(number):
+    for body in (f'{{"a": {number}}}', f'{{"a": 1}}\n{{"a": [1, {number}]}}'):
+        with pytest.raises(UnstorablePayload, match="more than 64 bits"):
+            refuse_rounded(body.encode())
+
+
+def test_integers_of_64_bits_long_fractions_and_digits_in_strings_pass():
+    refuse_rounded(f'{{"a": {2**64 - 1}, "b": -{2**63}, "c": 0.{"1" * 30}, "d": ": {"1" * 30} ,"}}'.encode())
+
+
+def test_values_are_counted_before_they_are_made():
+    with pytest.raises(PayloadTooLarge, match="more than 1000 values"):
+        documents(b"[" + b"[]," * 2000 + b"[]]", max_documents=10_000, max_depth=64, max_values=1000)

@@ -1,5 +1,6 @@
 """The promise: a receipt means committed, once."""
 
+import gzip
 import json
 import threading
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,8 @@ from ringstats_ts.errors import (
     ConflictingPayload,
     EmptyPayload,
     MalformedPayload,
+    OutcomeUnknown,
+    PayloadError,
     StorageUnavailable,
     TimestampOutOfRange,
     UnknownSource,
@@ -18,7 +21,7 @@ from ringstats_ts.errors import (
 from ringstats_ts.ingest import ingest, reject
 from ringstats_ts.model import Payload
 from ringstats_ts.storage import store as store_module
-from ringstats_ts.storage.database import Database
+from ringstats_ts.storage.database import ConnectionLost, Database
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 TIME = NOW - timedelta(hours=1)
@@ -279,7 +282,7 @@ class _cut_after:  # noqa: N801
         if self.database.cuts and exc[0] is None:
             self.database.cuts -= 1
             self.database.close()
-            raise StorageUnavailable("The connection was lost.")
+            raise ConnectionLost
         return suppressed
 
 
@@ -288,8 +291,7 @@ def test_an_ambiguous_commit_is_resolved_by_its_receipt(
     database_uri, clean, config, count, make_status, monkeypatch, protected
 ):
     if not protected:
-        monkeypatch.setattr(store_module, "_earlier", lambda *args: None)
-        monkeypatch.setattr(store_module.uuid, "uuid4", iter(range(100)).__next__)
+        monkeypatch.setattr(store_module, "find_receipt", lambda *args: None)
         make = store_module.replace
         original = store_module._store_one
         ids = iter(f"00000000-0000-4000-8000-{n:012}" for n in range(100))
@@ -304,6 +306,75 @@ def test_an_ambiguous_commit_is_resolved_by_its_receipt(
         (receipt,) = ingest(Payload(json.dumps(make_status()).encode(), NOW), cut, config)
     assert not receipt.duplicate
     assert count() == (1 if protected else 2)
+
+
+def test_a_commit_that_fails_is_no_receipt(database, config, count, make_status):
+    database.run(
+        "CREATE FUNCTION refuse_commit() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'no space' USING ERRCODE = 'disk_full'; END $$"
+    )
+    database.run(
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON receipts DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION refuse_commit()"
+    )
+    try:
+        with pytest.raises(StorageUnavailable, match="no space"):
+            ingest(Payload(json.dumps(make_status()).encode(), NOW), database, config)
+    finally:
+        database.run("DROP FUNCTION refuse_commit CASCADE")
+    assert count() == count("receipts") == count("hosts") == 0
+
+
+def test_a_lost_connection_that_does_not_come_back_leaves_the_outcome_open(
+    database_uri, clean, config, make_status, monkeypatch
+):
+    with CutAfterCommit(database_uri) as cut:
+        monkeypatch.setattr(cut, "_uri", "postgresql://127.0.0.1:1/none")
+        cut._connection = Database(database_uri).connection()
+        with pytest.raises(OutcomeUnknown, match="same `time` or Idempotency-Key"):
+            ingest(Payload(json.dumps(make_status()).encode(), NOW, time=TIME), cut, config)
+
+
+def test_a_live_document_is_no_repetition_of_one_for_another_time(take, count, make_status):
+    take(make_status(), NOW, time=TIME)
+    assert not take(make_status(), NOW + timedelta(seconds=5)).duplicate
+    assert count() == 2
+
+
+def test_a_key_of_an_array_is_not_free_for_one_document(database, config, take, make_status):
+    documents = [make_status("host0"), make_status("host1")]
+    ingest(Payload(json.dumps(documents).encode(), NOW, key="k"), database, config)
+    assert take(make_status("host0"), NOW + timedelta(minutes=1), key="k").duplicate
+
+
+def test_a_conflict_inside_a_body_names_its_line(database, config, take, make_status):
+    take(make_status("host1", peers={"db": 1}), time=TIME)
+    body = "\n".join(json.dumps(make_status(f"host{n}", peers={"db": 2})) for n in range(3))
+    with pytest.raises(ConflictingPayload) as caught:
+        ingest(Payload(body.encode(), NOW, time=TIME), database, config)
+    assert caught.value.line == 2
+
+
+def test_secrets_in_what_the_sender_is_told_are_not_kept(database, config):
+    for body in (
+        b"tskey-auth-SECRET",
+        b'{"tskey-auth-SECRET": 1}',
+        b'{"a": 1, "AuthURL": "https://c.example/SECRET"',
+        b"{'AuthURL': 'https://c.example/SECRET'}",
+        b'{"text": "{\\"AuthURL\\": \\"https://c.example/SECRET\\"}"}',
+        b"AuthURL%22%3A%22https%3A%2F%2Fc.example%2FSECRET",
+        gzip.compress(b'{"AuthURL": "https://c.example/SECRET"}')[:-5],
+    ):
+        payload = Payload(body, NOW)
+        with pytest.raises(PayloadError) as caught:
+            ingest(payload, database, config)
+        reject(payload, caught.value, database)
+    rows = database.run("SELECT detail, coalesce(pointer, ''), coalesce(payload, '') FROM rejects")
+    assert len(rows) == 7
+    for detail, pointer, payload in rows:
+        assert "SECRET" not in detail + pointer
+        assert b"SECRET" not in bytes(payload)
+        assert not bytes(payload).startswith(b"\x1f\x8b")
 
 
 def test_a_database_that_is_away_is_told_and_can_be_retried(config, make_status):

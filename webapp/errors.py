@@ -73,11 +73,12 @@ def answer(error: RingstatsError) -> Response:
     if status == 500:
         return _answer_unexpected(error)
     report(error)
+    public = public_error(error)
     return problem(
         status,
-        title=_title(type(error)),
-        detail=public_text(error),
-        code=error.code,
+        title=_title(type(public)),
+        detail=str(public),
+        code=public.code,
         retryable=error.retryable or status == 503,
         errors=[_place(error)] if isinstance(error, PayloadError) else [],
     )
@@ -91,12 +92,11 @@ def report(error: RingstatsError) -> None:
         log.write(logging.WARNING, "storage", error=error.code, detail=detail, request_id=request_id())
 
 
-def public_text(error: RingstatsError) -> str:
-    """What a client may read of an error: what a driver said stays in the log."""
-    if isinstance(error, StorageError) and not isinstance(error, UnsuitableDatabase | OutdatedSchema):
-        kind = type(error) if isinstance(error, StorageUnavailable) else StorageError
-        return str(kind())
-    return str(error)
+def public_error(error: RingstatsError) -> RingstatsError:
+    """The error as a client may know it: what a driver said stays in the log."""
+    if not isinstance(error, StorageError) or isinstance(error, UnsuitableDatabase | OutdatedSchema):
+        return error
+    return type(error)() if isinstance(error, StorageUnavailable) else StorageError()
 
 
 def problem(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from flask import Blueprint, Response, render_template, request
 
 from ringstats_ts import __version__
-from ringstats_ts.errors import StorageError
+from ringstats_ts.errors import StorageError, StorageUnavailable
 from ringstats_ts.storage import overview
-from ringstats_ts.storage.overview import DayTraffic, Overview
-from webapp.errors import public_text, report, retry_after
+from ringstats_ts.storage.overview import DayTraffic, Overview, Reporter, Traffic
+from webapp.errors import public_error, report, retry_after
 from webapp.service import service
 
 _SAFE_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
@@ -39,7 +41,7 @@ def _page() -> Response:
         response = _html(look=look, traffic=_traffic() if look.hosts else None)
     except StorageError as error:
         report(error)
-        response = _html(problem=public_text(error))
+        response = _html(error=error)
         response.status_code = 503
         response.headers["Retry-After"] = retry_after()
     response.headers["Content-Security-Policy"] = _CSP
@@ -47,7 +49,7 @@ def _page() -> Response:
 
 
 def _html(
-    look: Overview | None = None, traffic: DayTraffic | None = None, problem: str | None = None
+    look: Overview | None = None, traffic: DayTraffic | None = None, error: StorageError | None = None
 ) -> Response:
     page = render_template(
         "front.html",
@@ -56,7 +58,9 @@ def _html(
         now=datetime.now(UTC),
         look=look,
         traffic=traffic,
-        problem=problem,
+        problem=str(public_error(error)) if error else None,
+        away=isinstance(error, StorageUnavailable),
+        repeated=_repeated,
         ago=_ago,
         size=_size,
     )
@@ -68,7 +72,7 @@ def _look() -> Overview:
 
 
 def _traffic() -> DayTraffic | None:
-    """The traffic; none where there is so much that it cannot be added up in time."""
+    """The traffic; none where it cannot be added up, such as in time."""
     try:
         return service().traffic.get(
             lambda: overview.read_traffic(service().database(), now=datetime.now(UTC))
@@ -82,6 +86,12 @@ def _url() -> str:
     """The service's address as the client knows it; an odd Host header is not repeated into a shell line."""
     host = request.host if _SAFE_HOST.fullmatch(request.host) else "localhost:8000"
     return f"{request.scheme}://{host}{request.script_root}/"
+
+
+def _repeated(rows: Sequence[Reporter | Traffic], *fields: str) -> set[tuple[str, ...]]:
+    """What several rows have in these fields: they need more to be told apart."""
+    counts = Counter(tuple(getattr(row, field) for field in fields) for row in rows)
+    return {values for values, count in counts.items() if count > 1}
 
 
 def _ago(now: datetime, time: datetime) -> str:

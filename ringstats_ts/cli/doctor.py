@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 import orjson
 
+from ringstats_ts import embedded
 from ringstats_ts.cli.errors import FAILED
 from ringstats_ts.cli.options import configured, database_options, json_option, open_uri
 from ringstats_ts.config import Config
@@ -25,9 +27,9 @@ FREE_NEEDED = 1_000_000_000
 @database_options
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, database_uri: str | None, data_dir: Path | None) -> None:
-    """Check database, edition, migrations, jobs, clock and disk: one line each.
+    """Check database, migrations, jobs, clock and disk.
 
-    Exit code 1 says that something is bad.
+    Each is one line. Nothing is changed. Exit code 1 says that something is bad.
 
     \b
     tsstats doctor
@@ -48,17 +50,25 @@ def doctor(ctx: click.Context, as_json: bool, database_uri: str | None, data_dir
 def _findings(config: Config) -> Iterator[Finding]:
     if config.database_uri is None:
         yield _disk(config.data_dir)
+        if not embedded.exists(config.data_dir):
+            yield Finding("database", False, f"no database yet in {config.data_dir}. `tsstats up` makes it.")
+            return
     try:
-        with open_uri(config) as uri, Database(uri) as database:
+        with open_uri(config, as_it_is=True) as uri, Database(uri) as database:
             yield from examine(database, config.policies)
     except RingstatsError as error:
         yield Finding("database", False, str(error))
 
 
 def _disk(data_dir: Path) -> Finding:
-    place = next(path for path in (data_dir, *data_dir.parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    detail = f"{free / 1e9:,.1f} GB free for {data_dir}"
-    return Finding(
-        "disk", free > FREE_NEEDED, detail if free > FREE_NEEDED else f"{detail}. Free some space."
-    )
+    absolute = data_dir.absolute()
+    place = next(path for path in (absolute, *absolute.parents) if os.path.exists(path))  # noqa: PTH110 - Path.exists raises
+    usage = shutil.disk_usage(place)
+    # /proc and its like have no size, and let root write, they say.
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK) or not usage.total:
+        what = "written to" if place == absolute else "created"
+        return Finding("disk", False, f"{data_dir} cannot be {what}. Name another directory with --data.")
+    detail = f"{usage.free / 1e9:,.1f} GB free for {data_dir}"
+    if usage.free < FREE_NEEDED:
+        return Finding("disk", False, f"{detail}. Free some space.")
+    return Finding("disk", True, detail)

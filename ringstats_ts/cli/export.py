@@ -15,6 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ringstats_ts.cli.options import TIME, configured, database_options, json_option, open_database
 from ringstats_ts.sources import SOURCES, by_name
+from ringstats_ts.words import counted
 
 if TYPE_CHECKING:
     from ringstats_ts.export import ExportSummary
@@ -118,6 +119,5 @@ def _progress() -> Iterator[Callable[[str, int], None]]:
 def _told(summary: ExportSummary, out: Path) -> str:
     if not summary.files:
         return "Nothing is stored for that; no file was written."
-    files = "1 file" if len(summary.files) == 1 else f"{len(summary.files):,} files"
-    rows = "1 row" if summary.rows == 1 else f"{summary.rows:,} rows"
+    rows, files = counted(summary.rows, "row"), counted(len(summary.files), "file")
     return f"{rows} in {files} ({summary.bytes / 1e6:,.1f} MB) under {out}"

@@ -16,20 +16,34 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ringstats_ts.cli.errors import REFUSED, complain
-from ringstats_ts.cli.options import TIME, configured, database_options, json_option, open_database
+from ringstats_ts.cli.options import (
+    TIME,
+    configured,
+    database_options,
+    json_option,
+    open_database,
+    progress_line,
+)
 from ringstats_ts.config import Config
 from ringstats_ts.decode import GZIP_MAGIC, inflate
-from ringstats_ts.errors import BadParameter, PayloadError, PayloadTooLarge
+from ringstats_ts.errors import BadParameter, ConflictingPayload, PayloadError, PayloadTooLarge, StorageError
 from ringstats_ts.ingest import ingest as store_payload
 from ringstats_ts.model import Payload, Receipt
 from ringstats_ts.sources import SOURCES
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import refresh_since
+from ringstats_ts.words import counted
 
 CHUNK = 64 * 1024
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".log", ".txt")
 """Files that are taken from a folder, also with .gz behind."""
+
+
+CORRECTION = "If this one is right, take it with --replace."
+SAME_MTIME = (
+    " If only the files' modification times are the same, tell them apart with --time or a `_timestamp` key."
+)
 
 
 @dataclass(slots=True)
@@ -53,7 +67,10 @@ class Summary:
             {"path": path, "warning": w} for w in sorted({w for r in receipts for w in r.warnings})
         ]
 
-    def refuse(self, path: str, error: PayloadError) -> None:
+    def refuse(self, path: str, error: PayloadError, *, by_mtime: bool) -> None:
+        """Note the refusal. `by_mtime`: a document without a time has the file's mtime."""
+        if isinstance(error, ConflictingPayload):
+            error.hint = CORRECTION + (SAME_MTIME if by_mtime else "")
         self.refused.append({"path": path, "reason": error.code, "detail": str(error), "line": error.line})
 
 
@@ -111,14 +128,16 @@ def ingest(
     config = configured(database_uri, data_dir)
     files = list(_files(paths))
     summary = Summary()
-    with open_database(config) as database:
-        taken: list[tuple[str, datetime]] = []
-        with _progress(as_json) as progress:
+    taken: list[tuple[str, datetime]] = []
+    try:
+        with open_database(config) as database, _progress(as_json) as progress:
             for path in progress.track(files, description="Storing"):
                 template = Payload(b"", datetime.now(UTC), source, host, at, replace=replace_rows)
                 taken += _ingest_one(path, template, summary, database, config)
-        _refresh(database, taken, quiet=as_json)
-    _report(summary, as_json=as_json)
+            _refresh(database, taken)
+    finally:
+        if summary.files:
+            _report(summary, as_json=as_json)
     if summary.refused:
         ctx.exit(REFUSED)
 
@@ -131,7 +150,7 @@ def _ingest_one(
     try:
         receipts = store_payload(_payload(path, template, config), database, config)
     except PayloadError as error:
-        summary.refuse(path, error)
+        summary.refuse(path, error, by_mtime=template.time is None and path != "-")
         return []
     summary.count(path, receipts)
     return [(receipt.source, receipt.time) for receipt in receipts if not receipt.duplicate]
@@ -184,12 +203,16 @@ def _progress(as_json: bool) -> Progress:
     return Progress(console=console, transient=True, disable=as_json or not console.is_terminal)
 
 
-def _refresh(database: Database, taken: list[tuple[str, datetime]], *, quiet: bool) -> None:
-    """Bring the continuous aggregates up to date with what was just stored."""
-    if taken:
-        console = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
-        with console.status("Refreshing the aggregates"):
-            refresh_since(database, taken)
+def _refresh(database: Database, taken: list[tuple[str, datetime]]) -> None:
+    """Bring the continuous aggregates up to date with what was just stored.
+
+    What cannot be refreshed now, because a policy is at it, is noted and follows.
+    """
+    progress_line("Refreshing the aggregates ...")
+    try:
+        refresh_since(database, taken)
+    except StorageError as error:
+        click.echo(f"Warning: all is stored, but the aggregates follow later: {error.message}", err=True)
 
 
 def _report(summary: Summary, *, as_json: bool) -> None:
@@ -201,6 +224,7 @@ def _report(summary: Summary, *, as_json: bool) -> None:
     for warning in summary.warnings:
         click.echo(f"Warning: {warning['path']}: {warning['warning']}", err=True)
     click.echo(
-        f"{summary.files} files: {summary.stored} documents stored ({summary.rows} rows), "
-        f"{summary.duplicates} there already, {len(summary.refused)} files refused."
+        f"{counted(summary.files, 'file')}: {counted(summary.stored, 'document')} stored "
+        f"({counted(summary.rows, 'row')}), {summary.duplicates:,} there already, "
+        f"{counted(len(summary.refused), 'file')} refused."
     )

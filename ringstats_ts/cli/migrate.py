@@ -34,16 +34,20 @@ def migrate(
     """
     if everything and not rollback:
         raise click.UsageError("--all goes with --rollback.")
+    if show_status and rollback:
+        raise click.UsageError("--status and --rollback exclude each other.")
     config = configured(database_uri, data_dir)
-    with open_uri(config) as uri, Database(uri) as database:
+    with open_uri(config, as_it_is=True) as uri, Database(uri) as database:
         if show_status:
             _show(database)
         elif rollback:
             if not yes:
                 click.confirm("This drops tables and the data in them. Go on?", abort=True)
-            _tell("rolled back", schema.roll_back(database, uri, everything=everything))
+            undone = schema.roll_back(database, uri, everything=everything)
+            _tell([f"rolled back {name}" for name in undone] or ["Nothing to undo."])
         else:
-            _tell("applied", prepare(database, uri, config))
+            up_to_date = "Nothing to do: the schema and the policies are up to date."
+            _tell(prepare(database, uri, config) or [up_to_date])
 
 
 def _show(database: Database) -> None:
@@ -51,8 +55,5 @@ def _show(database: Database) -> None:
         click.echo(f"{'applied' if applied else 'pending':8} {name}")
 
 
-def _tell(what: str, names: list[str]) -> None:
-    for name in names:
-        click.echo(f"{what} {name}")
-    if not names:
-        click.echo("Nothing to do: the schema is up to date." if what == "applied" else "Nothing to undo.")
+def _tell(lines: list[str]) -> None:
+    click.echo("\n".join(lines))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from ringstats_ts import embedded
-from ringstats_ts.config import Config
+from ringstats_ts.config import Config, parse_listen
 from ringstats_ts.errors import PayloadError
 from ringstats_ts.storage import policies, schema
 from ringstats_ts.storage.database import Database
@@ -38,6 +38,30 @@ class Time(click.ParamType[datetime]):
 
 
 TIME = Time()
+
+
+class Address(click.ParamType[str]):
+    """An address to listen on, as the setting reads it."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return parse_listen(value)
+        except ValueError as error:
+            self.fail(f"{value!r} cannot be used: {error}.", param, ctx)
+
+
+def listen_option(command: click.decorators.FC) -> click.decorators.FC:
+    """`--listen HOST:PORT`."""
+    return click.option(
+        "--listen",
+        type=Address(),
+        metavar="HOST:PORT",
+        envvar="TSSTATS_LISTEN",
+        show_envvar=True,
+        help="Address to listen on.  [default: 127.0.0.1:8000]",
+    )(command)
 
 
 def database_options(command: Command) -> Command:
@@ -88,18 +112,21 @@ def configured(database_uri: str | None, data_dir: Path | None, **overrides: Any
 
 
 @contextmanager
-def open_uri(config: Config) -> Iterator[str]:
+def open_uri(config: Config, *, as_it_is: bool = False) -> Iterator[str]:
     """The address of the database to use: the configured one, else the embedded one.
 
-    The embedded one is used where it runs, else started for the length of the block,
-    and brought up to date: there is nobody else who would migrate it.
+    The embedded one is used where it runs, else started for the length of the block. One
+    that is started here is brought up to date, unless it is wanted `as_it_is`: there is
+    nobody else who would migrate it. One that runs is its owner's to migrate.
     """
     if config.database_uri:
         yield config.database_uri
         return
+    runs = embedded.running_uri(config.data_dir) is not None
     with embedded.open_database(config.data_dir, on_progress=progress_line) as uri:
-        with Database(uri) as database:
-            prepare(database, uri, config)
+        if not runs and not as_it_is:
+            with Database(uri) as database:
+                _bring_up_to_date(database, uri, config)
         yield uri
 
 
@@ -112,8 +139,24 @@ def open_database(config: Config, *, bounded: bool = False) -> Iterator[Database
         yield database
 
 
-def prepare(database: Database, uri: str, config: Config) -> list[str]:
-    """Apply pending migrations and configured policies; the migrations applied."""
-    applied = schema.migrate(database, uri) if schema.pending(database) else []
-    policies.apply(database, config.policies)
-    return applied
+def _bring_up_to_date(database: Database, uri: str, config: Config) -> None:
+    """Migrate. Policies are left as the service registered them: this shell may not have its settings."""
+    if schema.is_fresh(database):
+        prepare(database, uri, config)
+    elif schema.pending(database):
+        schema.migrate(database, uri)
+
+
+def prepare(
+    database: Database, uri: str, config: Config, stopped: Callable[[], bool] = lambda: False
+) -> list[str]:
+    """Apply pending migrations and the policies as configured; what was done, a line each."""
+    fresh = schema.is_fresh(database)
+    applied = schema.migrate(database, uri, stopped) if schema.pending(database) else []
+    done = [f"applied {name}" for name in applied]
+    if stopped():
+        return done
+    changed = policies.apply(database, config.policies)
+    if fresh:
+        return [*done, "set all policies as configured"]
+    return [*done, *(f"set {policy.kind} of {policy.relation} as configured" for policy in changed)]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import click
 import orjson
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
 
 from ringstats_ts.cli.options import configured, database_options, json_option, open_database
 from ringstats_ts.storage.database import Answer
+from ringstats_ts.words import counted
+
+CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {9: "\\t", 10: "\\n"}
+"""What stands for the characters that would spoil a table or a terminal."""
 
 
 @click.command()
@@ -24,7 +29,10 @@ from ringstats_ts.storage.database import Answer
 @json_option
 @database_options
 def query(sql: str, as_csv: bool, as_json: bool, database_uri: str | None, data_dir: Path | None) -> None:
-    """Run SQL that reads, as the role tsstats_reader. `-` reads it from standard input.
+    """Run SQL that reads, as the role tsstats_reader.
+
+    `-` reads it from standard input. A table that is wider than the terminal is shown row
+    by row, a line for each column.
 
     \b
     tsstats query "SELECT * FROM tailscale_peers_hourly"
@@ -52,47 +60,71 @@ def _print_json(answer: Answer) -> None:
 def _print_csv(answer: Answer) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(answer.columns)
-    writer.writerows([_csv(value) for value in row] for row in answer.rows)
+    writer.writerows([_shown(value) for value in row] for row in answer.rows)
 
 
 def _print_table(answer: Answer) -> None:
-    """A table as wide as it needs to be where nobody's terminal limits it."""
-    table = Table(*answer.columns, box=None, pad_edge=False)
-    for row in answer.rows:
-        table.add_row(*map(_shown, row))
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = max(80, console.measure(table).maximum if answer.rows else 80, _width(answer))
-    console.print(table)
-    console.print(f"({len(answer.rows)} row{'' if len(answer.rows) == 1 else 's'})")
+    """A table, or a block for each row where a terminal is too narrow for it."""
+    rows = [[_line(_shown(value)) for value in row] for row in answer.rows]
+    table = list(_table([answer.columns, *rows]))
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    narrow = columns is not None and any(cell_len(line) > columns for line in table)
+    for line in _blocks(answer.columns, rows) if narrow else table:
+        click.echo(line)
+    click.echo(f"({counted(len(rows), 'row')})")
 
 
-def _width(answer: Answer) -> int:
-    rows = [answer.columns, *([_shown(value) for value in row] for row in answer.rows)]
-    return sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True)) if answer.columns else 80
+def _table(lines: list[list[str]]) -> Iterator[str]:
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(map(_padded, line, widths)).rstrip()
+
+
+def _blocks(columns: list[str], rows: list[list[str]]) -> Iterator[str]:
+    width = max(map(cell_len, columns))
+    for number, row in enumerate(rows, 1):
+        yield f"row {number}"
+        for name, value in zip(columns, row, strict=True):
+            yield f"  {_padded(name, width)}  {value}".rstrip()
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cell_len(text))
+
+
+def _line(text: str) -> str:
+    """The text in one line, without what a terminal would obey: it came from other hosts."""
+    return text.translate(CONTROL)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, timedelta):
+        return _interval(value)
     if isinstance(value, bytes | memoryview):
         return bytes(value).hex()
     return str(value)
-
-
-def _csv(value: Any) -> Any:
-    if isinstance(value, list | dict):
-        return orjson.dumps(value, default=_plain).decode()
-    return "" if value is None else _shown(value)
 
 
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ").replace("+00:00", "Z")
-    if isinstance(value, bytes | memoryview):
-        return bytes(value).hex()
+    if isinstance(value, bool | list | dict):
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_UTC_Z).decode()
+    if isinstance(value, timedelta | bytes | memoryview):
+        return str(_plain(value))
     return str(value)
+
+
+def _interval(value: timedelta) -> str:
+    """An interval as PostgreSQL writes it: `90 days`, `01:00:00`, `-1 days -02:00:00`."""
+    sign = "-" if value < timedelta(0) else ""
+    days, rest = divmod(abs(value), timedelta(days=1))
+    parts = [f"{sign}{days} {'day' if days == 1 and not sign else 'days'}"] if days else []
+    if rest or not days:
+        hours, after_hour = divmod(rest, timedelta(hours=1))
+        parts.append(f"{sign}{hours:02}:{str(after_hour).partition(':')[2]}")
+    return " ".join(parts)

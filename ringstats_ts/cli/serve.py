@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -10,22 +11,11 @@ from pathlib import Path
 import click
 
 from ringstats_ts import embedded
-from ringstats_ts.cli.options import configured, database_options
+from ringstats_ts.cli.options import configured, database_options, listen_option
 from ringstats_ts.config import Config
-from ringstats_ts.errors import StorageUnavailable
+from ringstats_ts.errors import ConfigError, StorageUnavailable
 from ringstats_ts.storage import schema
 from ringstats_ts.storage.database import Database
-
-
-def listen_option(command: click.decorators.FC) -> click.decorators.FC:
-    """`--listen HOST:PORT`."""
-    return click.option(
-        "--listen",
-        metavar="HOST:PORT",
-        envvar="TSSTATS_LISTEN",
-        show_envvar=True,
-        help="Address to listen on.  [default: 127.0.0.1:8000]",
-    )(command)
 
 
 @click.command()
@@ -46,6 +36,7 @@ def serve(listen: str | None, database_uri: str | None, data_dir: Path | None) -
         raise StorageUnavailable(
             "There is no database to serve.", "Set DATABASE_URI, or run `tsstats up` for the embedded one."
         )
+    check_address(config.listen)
     _check(uri)
     os.execve(sys.executable, gunicorn_command(), gunicorn_environment(config, uri))
 
@@ -58,6 +49,19 @@ def _check(uri: str) -> None:
         click.echo(
             f"{error.message} Serving all the same; posts are answered 503 until it is back.", err=True
         )
+
+
+def check_address(listen: str) -> None:
+    """Make sure that the address is ours and free, before anything is started for it."""
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(
+            f"Nothing can listen on {listen}: {reason}.", "Name another address with --listen."
+        ) from None
 
 
 def gunicorn_command() -> list[str]:

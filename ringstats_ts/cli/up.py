@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import signal
@@ -10,17 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import click
 
 from ringstats_ts import embedded
-from ringstats_ts.cli.options import configured, database_options, prepare
-from ringstats_ts.cli.serve import gunicorn_command, gunicorn_environment, listen_option
+from ringstats_ts.cli.options import configured, database_options, listen_option, prepare
+from ringstats_ts.cli.serve import check_address, gunicorn_command, gunicorn_environment
 from ringstats_ts.config import OWNER_VARIABLE, Config
-from ringstats_ts.errors import RingstatsError, StorageUnavailable
+from ringstats_ts.errors import EmbeddedDatabaseError, RingstatsError, StorageUnavailable
 from ringstats_ts.storage import schema, upkeep
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import catch_up
@@ -29,56 +31,93 @@ EMBEDDED_LIMITS = (
     "The embedded database is for trying this out, a home lab, development and tests: one machine, "
     "one statement at a time, no background workers. Set DATABASE_URI for a server of your own."
 )
+ANSWER_SECONDS = 60
 STOP_SECONDS = 30
 VACUUM_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The database that is served, and what of it is ours to do.
+
+    `own`: it is the embedded one of this process. `runner`: it is that of another process,
+    which has migrated it by its own settings.
+    """
+
+    uri: str
+    name: str
+    own: bool = False
+    runner: int | None = None
 
 
 @click.command()
 @listen_option
 @database_options
 def up(listen: str | None, database_uri: str | None, data_dir: Path | None) -> None:
-    """Run the database, apply migrations and serve, in the foreground.
+    """Run the database, migrate it and serve, in the foreground.
 
     Without DATABASE_URI it runs the embedded TimescaleDB on --data: it is installed at
     the first start, restarted when it is lost, and stopped cleanly on SIGINT and SIGTERM.
+    Where another process runs it already, that one is served too, and left as it is.
 
     \b
     tsstats up
     tsstats up --listen 127.0.0.1:9000 --data ~/ringstats
     """
     config = configured(database_uri, data_dir, listen=listen)
+    check_address(config.listen)
     stop = threading.Event()
     with _stopping(stop):
-        external = config.database_uri or embedded.running_uri(config.data_dir)
-        if external is not None:
-            _serve(config, external, stop, own=False)
+        place = _found(config)
+        if place is not None:
+            _serve(config, place, stop)
             return
         database = embedded.EmbeddedDatabase(
             config.data_dir, sync=config.embedded_sync, on_progress=lambda line: click.echo(line, err=True)
         )
-        with database:
-            _serve(config, database.uri, stop, own=True)
+        name = f"the embedded database in {config.data_dir}"
+        try:
+            with database:
+                _serve(config, Place(database.uri, name, own=True), stop)
+        except EmbeddedDatabaseError:
+            # Ctrl-C reaches the installation too, and ends it.
+            if not stop.is_set():
+                raise
 
 
-def _serve(config: Config, uri: str, stop: threading.Event, *, own: bool) -> None:
+def _found(config: Config) -> Place | None:
+    """The database that runs already: the one given, or the embedded one of another process."""
+    if config.database_uri:
+        return Place(config.database_uri, "the database given")
+    uri, runner = embedded.running_uri(config.data_dir), embedded.running_pid(config.data_dir)
+    if uri is None or runner is None:
+        return None
+    name = f"the embedded database in {config.data_dir}, run by process {runner}"
+    return Place(uri, name, runner=runner)
+
+
+def _serve(config: Config, place: Place, stop: threading.Event) -> None:
     """Migrate, then run the web service until it is told to stop."""
-    with Database(uri) as database:
-        for name in prepare(database, uri, config):
-            click.echo(f"Applied migration {name}", err=True)
+    with Database(place.uri) as database:
+        if place.runner is None:
+            for line in prepare(database, place.uri, config, stop.is_set):
+                click.echo(line.capitalize(), err=True)
+        if stop.is_set():
+            return
         server = schema.check(database)
-        catch_up(database)
-    environment = gunicorn_environment(config, uri)
-    if own:
+        if place.runner is None:
+            catch_up(database)
+    environment = gunicorn_environment(config, place.uri)
+    if place.own:
         environment["TSSTATS_UPKEEP"] = "off"
-    if stop.is_set():
-        return
     # The web service ends when this pipe does: also where we are killed.
     held, watched = os.pipe()[::-1]
     environment[OWNER_VARIABLE] = str(watched)
     web = subprocess.Popen(gunicorn_command(), env=environment, pass_fds=(watched,), start_new_session=True)
     try:
-        _greet(config, server, own=own)
-        _watch(config, uri, web, stop, own=own)
+        if _comes_up(config.listen, web, stop):
+            _greet(config, server, place)
+            _watch(config, place, web, stop)
     finally:
         _end(web)
         os.close(held)
@@ -87,14 +126,38 @@ def _serve(config: Config, uri: str, stop: threading.Event, *, own: bool) -> Non
         raise RingstatsError("The web service ended by itself.", "Its messages above say why.")
 
 
-def _watch(
-    config: Config, uri: str, web: subprocess.Popen[bytes], stop: threading.Event, *, own: bool
-) -> None:
+def _comes_up(listen: str, web: subprocess.Popen[bytes], stop: threading.Event) -> bool:
+    """Wait until the web service answers; False where it ended or is to be stopped before."""
+    until = time.monotonic() + ANSWER_SECONDS
+    while not _answers(listen):
+        if web.poll() is not None or stop.wait(0.1):
+            return False
+        if time.monotonic() > until:
+            raise RingstatsError(
+                f"The web service does not answer on {listen} after {ANSWER_SECONDS} s.",
+                "Its messages above may say why.",
+            )
+    return web.poll() is None
+
+
+def _answers(listen: str) -> bool:
+    host, _, port = listen.rpartition(":")
+    # What listens everywhere is asked here.
+    host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+    with closing(http.client.HTTPConnection(host.strip("[]"), int(port), timeout=5)) as connection:
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def _watch(config: Config, place: Place, web: subprocess.Popen[bytes], stop: threading.Event) -> None:
     """Wait for the end; meanwhile do for the embedded database what a server does by itself."""
     vacuumed = time.monotonic()
-    with Database(uri) as database:
+    with Database(place.uri) as database:
         while not stop.is_set() and web.poll() is None:
-            if own:
+            if place.own:
                 with suppress(StorageUnavailable):
                     # Late windows first: retention may drop the rows that they need.
                     upkeep.run_upkeep(database, config)
@@ -133,6 +196,9 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
     """
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if not stop.is_set():
+            # Not by a stream: the signal may have come in the middle of its write.
+            os.write(sys.stderr.fileno(), b"Stopping ...\n")
         stop.set()
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -143,13 +209,12 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _greet(config: Config, server: schema.Server, *, own: bool) -> None:
-    where = f"the embedded database in {config.data_dir}" if own else "the database given"
+def _greet(config: Config, server: schema.Server, place: Place) -> None:
     click.echo(
         f"""
 ringstats-ts listens on http://{config.listen}
-Data lies in {where} (TimescaleDB {server.timescaledb}, PostgreSQL {server.postgresql}).
-{EMBEDDED_LIMITS + chr(10) if own else ""}
+Data lies in {place.name} (TimescaleDB {server.timescaledb}, PostgreSQL {server.postgresql}).
+{EMBEDDED_LIMITS + chr(10) if place.own else ""}
 Try, in another terminal:
   tailscale status --json | curl --data-binary @- {config.listen}
   wget -qO- --post-file samples/status.json {config.listen}

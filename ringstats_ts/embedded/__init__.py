@@ -8,7 +8,7 @@ vacuum) is done by its callers.
 
 from __future__ import annotations
 
-from ringstats_ts.embedded.instance import running_uri
+from ringstats_ts.embedded.instance import exists, running_pid, running_uri
 from ringstats_ts.embedded.supervisor import EmbeddedDatabase, open_database
 
-__all__ = ["EmbeddedDatabase", "open_database", "running_uri"]
+__all__ = ["EmbeddedDatabase", "exists", "open_database", "running_pid", "running_uri"]

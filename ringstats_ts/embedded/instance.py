@@ -19,6 +19,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from ringstats_ts.errors import EmbeddedDatabaseError
@@ -39,12 +40,19 @@ class DataDirectoryInUse(EmbeddedDatabaseError):
 
 def running_uri(data_dir: Path) -> str | None:
     """URI of the instance that runs on this data directory; None if none does, or none is ready yet."""
-    if not _is_locked(data_dir):
-        return None
-    try:
-        return str(json.loads(_instance_file(data_dir).read_text())["uri"])
-    except (OSError, ValueError, KeyError):
-        return None
+    record = _running(data_dir)
+    return str(record["uri"]) if record else None
+
+
+def running_pid(data_dir: Path) -> int | None:
+    """The process that runs the instance on this data directory, as `running_uri` finds it."""
+    record = _running(data_dir)
+    return int(record["pid"]) if record else None
+
+
+def exists(data_dir: Path) -> bool:
+    """Whether there is a database in this data directory."""
+    return os.path.exists(data_dir / "pgdata")  # noqa: PTH110 - Path.exists raises where it may not look
 
 
 def take_lock(data_dir: Path) -> int:
@@ -153,6 +161,16 @@ def _open(path: Path, create: int = os.O_CREAT) -> int:
 
 def _instance_file(data_dir: Path) -> Path:
     return data_dir / "instance.json"
+
+
+def _running(data_dir: Path) -> dict[str, Any] | None:
+    if not _is_locked(data_dir):
+        return None
+    try:
+        record = json.loads(_instance_file(data_dir).read_text())
+        return {name: record[name] for name in ("uri", "pid")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_locked(data_dir: Path) -> bool:

@@ -36,6 +36,19 @@ def without_secrets(document: JSON, encoded: bytes) -> JSON:
     return _clean(document) if suspect or any(marker in encoded for marker in _MARKERS) else document
 
 
+def keepable(body: bytes) -> bytes | None:
+    """What may be kept of a refused body: its text without secrets, or None where it cannot be read.
+
+    Compressed or encoded bodies hide what is in them; they are not kept.
+    """
+    return redact(body) if body.lstrip(_BEFORE_TEXT)[:1] in (b"{", b"[") else None
+
+
+def redact_text(text: str) -> str:
+    """Blank the secrets in a message."""
+    return redact(text.encode(errors="replace")).decode(errors="replace")
+
+
 def redact(body: bytes) -> bytes:
     """Blank the secrets in a body as it was received: UTF-8, UTF-16 or UTF-32, whole or broken."""
     body = _AUTH_URL_BYTES.sub(rb"\1", body)
@@ -72,6 +85,17 @@ def _bytes_pattern(head: str, tail: str) -> re.Pattern[bytes]:
 
 
 _BYTES = tuple((_bytes_pattern(head, tail), head) for head, tail in _SECRETS)
+_BEFORE_TEXT = b" \t\r\n\x00\xef\xbb\xbf\xff\xfe"
+"""White space, and byte order marks with the zeros of UTF-16."""
+
+_QUOTES = rb"[\\\"'\x00]*"
+# Quoted in any way: as JSON, as JSON in a JSON string, as Python or YAML write it.
 _AUTH_URL_BYTES = re.compile(
-    rb"(" + _spread('"AuthURL"') + rb'[\x00\s]*:[\x00\s]*"\x00*)(?:[^"\\\r\n]|\\[^\r\n])*', re.IGNORECASE
+    rb"("
+    + _spread("AuthURL")
+    + _QUOTES
+    + rb"[\x00\s]*[:=][\x00\s]*"
+    + _QUOTES
+    + rb")(?:\\\x00*[/u]|[^\"'\\\s,}\]])*",
+    re.IGNORECASE,
 )

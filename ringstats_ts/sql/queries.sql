@@ -31,6 +31,7 @@ WHERE
     OR (host_id = %(host_id)s AND source = %(source)s AND key = %(key)s)
     OR (
         %(live)s AND host_id = %(host_id)s AND source = %(source)s AND digest = %(digest)s
+        AND left(key, 5) <> 'time:'
         AND received_at > %(received_at)s - INTERVAL '30 seconds'
         AND received_at <= %(received_at)s + INTERVAL '30 seconds'
     )
@@ -94,8 +95,8 @@ FROM timescaledb_information.jobs
 WHERE proc_name = 'policy_retention' AND hypertable_name = ANY(%(tables)s::text[]);
 
 -- Change tables: %(table)s is the table, %(entity)s the column beside host_id that its rows are
--- about (host_id again where they are about the host), %(next)s the function that finds the time of
--- the sample after a row.
+-- about (host_id again where they are about the host), %(next)s the function that finds the times of
+-- the samples after one, entity by entity.
 
 -- name: differing_changes
 -- Which rows of this sample differ from the sample before: their numbers, from 1.
@@ -110,6 +111,12 @@ LEFT JOIN LATERAL (
 ) AS before ON TRUE
 WHERE before.digest IS DISTINCT FROM i.digest;
 
+-- name: changed_entities
+-- What the changes at one time of a host are about.
+SELECT c.%(entity)s
+FROM %(table)s AS c
+WHERE c.host_id = %(host_id)s AND c.time = %(time)s;
+
 -- name: forget_changes
 -- A sample is taken away for its correction: what changed at it changed at the sample after it,
 -- unless that one is as before.
@@ -117,7 +124,11 @@ WITH gone AS (
     SELECT c.host_id, c.%(entity)s AS entity_id, c.digest, n.time AS next_time,
         before.digest AS digest_before, after.digest AS digest_after
     FROM %(table)s AS c
-    CROSS JOIN LATERAL (SELECT %(next)s(c) AS time) AS n
+    LEFT JOIN %(next)s(
+        %(host_id)s,
+        %(time)s,
+        (SELECT array_agg(e.%(entity)s) FROM %(table)s AS e WHERE e.host_id = %(host_id)s AND e.time = %(time)s)
+    ) AS n ON n.entity_id = c.%(entity)s
     LEFT JOIN LATERAL (
         SELECT p.digest
         FROM %(table)s AS p
@@ -151,10 +162,16 @@ WHERE
 -- name: settle_changes
 -- Before a late sample is recorded: the sample after it is a change exactly where it differs
 -- from the late one.
-WITH following AS (
+WITH late AS (
+    SELECT *
+    FROM jsonb_populate_recordset(NULL::%(table)s, %(rows)s)
+),
+
+following AS (
     SELECT i.host_id, i.%(entity)s AS entity_id, i.digest AS late_digest, n.time AS next_time, v.version
-    FROM jsonb_populate_recordset(NULL::%(table)s, %(rows)s) AS i
-    CROSS JOIN LATERAL (SELECT %(next)s(i) AS time) AS n
+    FROM (SELECT host_id, time, array_agg(%(entity)s) AS entity_ids FROM late GROUP BY host_id, time) AS s
+    CROSS JOIN LATERAL %(next)s(s.host_id, s.time, s.entity_ids) AS n
+    INNER JOIN late AS i ON i.host_id = s.host_id AND i.%(entity)s = n.entity_id
     CROSS JOIN LATERAL (
         SELECT c AS version
         FROM %(table)s AS c
@@ -206,40 +223,62 @@ ORDER BY 1, 2
 ON CONFLICT (scope, stable_id) DO NOTHING;
 
 -- name: apply_tailscale_node_changes
--- The nodes as the latest sample shows them. A version is only known of reporters, a login name
--- only where the document lists the users.
-WITH incoming AS (
-    SELECT *
-    FROM jsonb_populate_recordset(NULL::tailscale_node_changes, %(rows)s)
+-- The nodes as this reporter's newest sample shows them, unless another reporter's change is newer
+-- and still stands. A version is only known of reporters, a login name only where the document
+-- lists the users.
+WITH newest AS (
+    SELECT DISTINCT ON (c.node_id) c.*
+    FROM tailscale_node_changes AS c
+    WHERE c.host_id = %(host_id)s AND c.node_id = ANY(%(entity_ids)s::integer[])
+    ORDER BY c.node_id, c.time DESC
+),
+
+applied AS (
+    SELECT v.*
+    FROM newest AS v
+    INNER JOIN tailscale_nodes AS n USING (node_id)
+    WHERE
+        (%(current)s OR n.public_key IS NULL)
+        AND (
+            v.time >= n.changed_at
+            OR NOT EXISTS (
+                SELECT 1
+                FROM tailscale_node_changes AS c
+                WHERE c.node_id = n.node_id AND c.time = n.changed_at
+            )
+        )
 ),
 
 earlier AS (
     UPDATE tailscale_nodes AS n
-    SET first_seen = i.time
-    FROM incoming AS i
-    WHERE n.node_id = i.node_id AND n.first_seen > i.time AND n.changed_at > i.time
+    SET first_seen = %(time)s
+    WHERE
+        n.node_id = ANY(%(entity_ids)s::integer[]) AND n.first_seen > %(time)s
+        AND NOT EXISTS (SELECT 1 FROM applied AS v WHERE v.node_id = n.node_id)
 )
 
 UPDATE tailscale_nodes AS n
 SET
-    name = coalesce(nullif(split_part(i.dns_name, '.', 1), ''), i.host_name, n.stable_id),
-    host_name = i.host_name,
-    dns_name = i.dns_name,
-    os = i.os,
-    version = coalesce(i.version, n.version),
-    user_id = i.user_id,
-    user_name = coalesce(i.user_name, n.user_name),
-    tags = i.tags,
-    public_key = i.public_key,
-    key_expiry = i.key_expiry,
-    expired = i.expired,
-    exit_node_option = i.exit_node_option,
-    tailscale_ips = i.tailscale_ips,
-    allowed_ips = i.allowed_ips,
-    primary_routes = i.primary_routes,
-    changed_at = i.time
-FROM incoming AS i
-WHERE n.node_id = i.node_id AND n.changed_at <= i.time;
+    tailnet = coalesce(nullif(%(tailnet)s, ''), n.tailnet),
+    name = coalesce(nullif(split_part(v.dns_name, '.', 1), ''), v.host_name, n.stable_id),
+    host_name = v.host_name,
+    dns_name = v.dns_name,
+    os = v.os,
+    version = coalesce(v.version, n.version),
+    user_id = v.user_id,
+    user_name = coalesce(v.user_name, n.user_name),
+    tags = v.tags,
+    public_key = v.public_key,
+    key_expiry = v.key_expiry,
+    expired = v.expired,
+    exit_node_option = v.exit_node_option,
+    tailscale_ips = v.tailscale_ips,
+    allowed_ips = v.allowed_ips,
+    primary_routes = v.primary_routes,
+    first_seen = least(n.first_seen, %(time)s),
+    changed_at = v.time
+FROM applied AS v
+WHERE n.node_id = v.node_id;
 
 -- Schema, policies and upkeep
 
@@ -672,20 +711,23 @@ FROM hosts;
 
 -- name: overview_reporters
 -- State and version come from the changes, a small table; counts only of those heard lately.
+-- Silent reporters and the others are bounded each for themselves: none pushes the other out.
 SELECT
     h.name,
+    coalesce(h.stable_id, h.identity),
     h.tailnet,
     h.last_seen,
-    h.last_seen < %(silent)s,
+    h.silent,
     c.backend_state,
     c.version,
     s.peers,
     s.peers_online
 FROM (
-    SELECT *
+    SELECT
+        *,
+        last_seen < %(silent)s AS silent,
+        row_number() OVER (PARTITION BY last_seen < %(silent)s ORDER BY last_seen DESC, host_id) AS place
     FROM hosts
-    ORDER BY last_seen DESC, host_id
-    LIMIT %(shown)s
 ) AS h
 LEFT JOIN LATERAL (
     SELECT backend_state, version
@@ -701,7 +743,8 @@ LEFT JOIN LATERAL (
     ORDER BY time DESC
     LIMIT 1
 ) AS s ON true
-ORDER BY h.last_seen DESC, h.host_id;
+WHERE h.place <= %(shown)s
+ORDER BY h.silent DESC, h.place;
 
 -- name: overview_nodes
 -- A tailnet counts as the reporter sees it that sees most of it.
@@ -745,25 +788,35 @@ LIMIT 20;
 
 -- name: overview_traffic
 WITH traffic AS MATERIALIZED (
-    SELECT reporter, peer, rx_bytes, tx_bytes
+    SELECT host_id, node_id, reporter, peer, rx_bytes, tx_bytes
     FROM tailscale_traffic(%(since)s, %(until)s, INTERVAL '24 hours')
 )
 
 (
-    SELECT 'reporter' AS kind, reporter, sum(rx_bytes)::bigint AS rx, sum(tx_bytes)::bigint AS tx
+    SELECT
+        'reporter' AS kind,
+        reporter,
+        (SELECT coalesce(stable_id, identity) FROM hosts WHERE hosts.host_id = traffic.host_id) AS id,
+        counter_total(sum(rx_bytes)) AS rx,
+        counter_total(sum(tx_bytes)) AS tx
     FROM traffic
-    GROUP BY reporter
+    GROUP BY host_id, reporter
     HAVING sum(rx_bytes) + sum(tx_bytes) > 0
-    ORDER BY sum(rx_bytes) + sum(tx_bytes) DESC, reporter
+    ORDER BY sum(rx_bytes) + sum(tx_bytes) DESC, reporter, host_id
     LIMIT %(shown)s
 )
 UNION ALL
 (
-    SELECT 'peer', peer, sum(rx_bytes)::bigint, sum(tx_bytes)::bigint
+    SELECT
+        'peer',
+        peer,
+        (SELECT stable_id FROM tailscale_nodes WHERE tailscale_nodes.node_id = traffic.node_id),
+        counter_total(sum(rx_bytes)),
+        counter_total(sum(tx_bytes))
     FROM traffic
-    GROUP BY peer
+    GROUP BY node_id, peer
     HAVING sum(rx_bytes) + sum(tx_bytes) > 0
-    ORDER BY sum(rx_bytes) + sum(tx_bytes) DESC, peer
+    ORDER BY sum(rx_bytes) + sum(tx_bytes) DESC, peer, node_id
     LIMIT %(shown)s
 );
 
@@ -835,3 +888,8 @@ ORDER BY first_seen DESC, source, path;
 -- name: count_reporters
 SELECT count(*), count(*) FILTER (WHERE last_seen < now() - INTERVAL '1 hour')
 FROM hosts;
+
+-- name: count_rejects
+SELECT count(*), (array_agg(reason ORDER BY received_at DESC))[1]
+FROM rejects
+WHERE received_at > now() - INTERVAL '1 day';

@@ -13,51 +13,79 @@ from typing import Any
 
 import orjson
 
-from ringstats_ts.model import Changes, Entity
+from ringstats_ts.model import Batch, Changes, Entity
 from ringstats_ts.sql import statements
 from ringstats_ts.storage.database import Identifier, Transaction
 from ringstats_ts.storage.ids import Ids
 
 Row = tuple[Entity | None, bytes, Mapping[str, Any]]
 
+Forgotten = dict[str, list[int]]
+"""By change table: the entities that a sample which is gone had changed."""
+
 
 def record_changes(
-    transaction: Transaction, ids: Ids, changes: Changes, *, host_id: int, at: datetime, late: bool
+    transaction: Transaction,
+    ids: Ids,
+    changes: Changes,
+    batch: Batch,
+    host_id: int,
+    *,
+    late: bool,
+    forgotten: Forgotten,
 ) -> None:
     """Bring the change table up to date for one sample of the host.
 
     `late` says that there may be a later sample already; a sample in order needs only
     the comparison with the one before.
     """
-    table = _table(changes)
     wanted = changes.rows
     if not late:
-        keys = [_key(ids, changes, row, host_id, at) for row in changes.rows]
-        found = transaction.rows("differing_changes", table | {"rows": _json(keys)})
+        keys = [_key(ids, changes, row, host_id, batch.time) for row in changes.rows]
+        found = transaction.rows("differing_changes", _table(changes) | {"rows": _json(keys)})
         wanted = [changes.rows[number - 1] for (number,) in found]
-    if not wanted:
-        return
-    records = [_record(ids, changes, row, host_id, at) for row in wanted]
-    params = table | {"rows": _json(records)}
-    if late:
-        transaction.rows("settle_changes", params)
-    transaction.rows("record_changes", params)
-    apply = f"apply_{changes.table}"
-    if apply in statements():
-        transaction.rows(apply, params)
+    records = [_record(ids, changes, row, host_id, batch.time) for row in wanted]
+    if records:
+        params = _table(changes) | {"rows": _json(records)}
+        if late:
+            transaction.rows("settle_changes", params)
+        transaction.rows("record_changes", params)
+    touched = {*forgotten.get(changes.table, ()), *(record[changes.entity] for record in records)}
+    _apply(transaction, changes, batch, host_id, sorted(touched))
 
 
-def forget_changes(transaction: Transaction, changes: Changes, *, host_id: int, at: datetime) -> None:
-    """Make the change table as if the host's sample at this time had never been there."""
-    transaction.rows("forget_changes", _table(changes) | {"host_id": host_id, "time": at})
+def _apply(
+    transaction: Transaction, changes: Changes, batch: Batch, host_id: int, entity_ids: list[int]
+) -> None:
+    """Bring the dimension up to date with its entities' changes, where it shows the newest."""
+    name = f"apply_{changes.table}"
+    if entity_ids and name in statements():
+        params = {
+            "host_id": host_id,
+            "time": batch.time,
+            "tailnet": batch.host.tailnet,
+            "current": changes.current,
+            "entity_ids": entity_ids,
+        }
+        transaction.rows(name, params)
+
+
+def forget_changes(transaction: Transaction, changes: Changes, *, host_id: int, at: datetime) -> list[int]:
+    """Make the change table as if the host's sample at this time had never been there.
+
+    Returns the entities that it had changed.
+    """
+    params = _table(changes) | {"host_id": host_id, "time": at}
+    touched = [entity_id for (entity_id,) in transaction.rows("changed_entities", params)]
+    transaction.rows("forget_changes", params)
+    return touched
 
 
 def _table(changes: Changes) -> dict[str, Identifier]:
-    source, _, _ = changes.table.partition("_")
     return {
         "table": Identifier(changes.table),
         "entity": Identifier(changes.entity),
-        "next": Identifier(f"{source}_next_sample"),
+        "next": Identifier(f"{changes.table}_next"),
     }
 
 

@@ -15,8 +15,10 @@ from typing import Any, TextIO
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
+import sqlparse
 
 from ringstats_ts.errors import (
+    OutdatedSchema,
     QueryError,
     RingstatsError,
     StorageError,
@@ -32,6 +34,14 @@ RETRYABLE_CLASSES = ("08", "40", "53", "55", "57", "58")
 RETRYABLE_STATES = ("25006", "25P03")
 CONFLICT_STATES = ("23503", "23505")
 UNSTORABLE_CLASSES = ("22", "54")
+MISSING_STATES = ("42P01", "42703", "42883")
+NO_ACCESS = (
+    "does not exist",
+    "password authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+)
+"""In the words of a server that answers, and will say the same again. It sends no SQLSTATE."""
 
 
 @dataclass(slots=True)
@@ -90,9 +100,12 @@ class Database:
 
     def run(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
         """Run SQL by itself, outside a transaction, and give its rows."""
-        with self._translated(), self.connection().cursor() as cursor:
-            cursor.execute(sql, params)
-            return cursor.fetchall() if cursor.description else []
+        try:
+            with self.translated(), self.connection().cursor() as cursor:
+                return _execute(cursor, sql, params)
+        except UnstorablePayload as error:
+            # Nobody's payload: a value that was read, or a number that grew too large.
+            raise QueryError(error.message) from error
 
     def read(self, sql: str) -> Answer:
         """Run SQL of a person's, read-only and as the role tsstats_reader.
@@ -100,8 +113,11 @@ class Database:
         Raises
         ------
         QueryError
-            with the server's message.
+            with the server's message, or because there are several statements: the second
+            could end the transaction that keeps the first one harmless.
         """
+        if len([part for part in sqlparse.split(sql) if part.strip("; \t\r\n")]) != 1:
+            raise QueryError("A query is one statement.", "Run several one by one.")
         connection = self.connection()
         try:
             with connection.cursor() as cursor:
@@ -126,7 +142,7 @@ class Database:
         StorageUnavailable
             where the connection is lost. It may have committed if this came at the end.
         """
-        with self._translated():
+        with self.translated():
             connection = self.connection()
             cursor = connection.cursor()
             try:
@@ -156,6 +172,8 @@ class Database:
                 options=" ".join(options),
             )
         except psycopg2.OperationalError as error:
+            if any(words in str(error) for words in NO_ACCESS):
+                raise NoAccess(f"The database cannot be used: {_first_line(error)}.") from None
             raise StorageUnavailable(
                 f"The database cannot be reached: {_first_line(error)}.", "Is it running? Try again."
             ) from None
@@ -176,15 +194,16 @@ class Database:
             connection.close()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def translated(self) -> Iterator[None]:
+        """Turn the driver's errors in the block into ours."""
         try:
             yield
         except psycopg2.Error as error:
+            if error.pgcode in MISSING_STATES:
+                raise OutdatedSchema(
+                    f"The database lacks what this version needs: {_first_line(error)}."
+                ) from error
             raise translate(error, lost=self._connection is None or bool(self._connection.closed)) from error
-        except UnicodeEncodeError as error:
-            raise UnstorablePayload("A text has a lone surrogate, which cannot be stored.") from error
-        except ValueError as error:
-            raise UnstorablePayload("A text holds the character NUL, which cannot be stored.") from error
 
 
 class Transaction:
@@ -199,8 +218,7 @@ class Transaction:
 
     def query(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
         """Run SQL and give its rows."""
-        self._cursor.execute(sql, params)
-        return self._cursor.fetchall() if self._cursor.description else []
+        return _execute(self._cursor, sql, params)
 
     def execute(self, sql: str, params: Params | None = None) -> int:
         """Run SQL that gives no rows; the number of rows it changed."""
@@ -212,6 +230,31 @@ class Transaction:
         names = ", ".join(quote(column) for column in columns)
         self._cursor.copy_expert(f"COPY {quote(table)} ({names}) FROM STDIN", text)
         return self._cursor.rowcount
+
+
+def _execute(cursor: psycopg2.extensions.cursor, sql: str, params: Params | None) -> list[tuple[Any, ...]]:
+    try:
+        cursor.execute(sql, params)
+    except UnicodeEncodeError as error:
+        raise UnstorablePayload("A text has a lone surrogate, which cannot be stored.") from error
+    except ValueError as error:
+        raise UnstorablePayload("A text holds the character NUL, which cannot be stored.") from error
+    return cursor.fetchall() if cursor.description else []
+
+
+class NoAccess(StorageError):
+    """The database does not let us in."""
+
+    code = "no-access"
+    hint = "Check DATABASE_URI."
+
+
+class ConnectionLost(StorageUnavailable):
+    """The connection to the database was lost."""
+
+
+class Contended(StorageUnavailable):
+    """Another transaction was in the way."""
 
 
 class Conflict(StorageError):
@@ -261,7 +304,9 @@ def translate(error: psycopg2.Error, *, lost: bool) -> RingstatsError:
     state = error.pgcode or ""
     detail = _first_line(error)
     if lost or isinstance(error, psycopg2.InterfaceError):
-        return StorageUnavailable(f"The connection to the database was lost: {detail}.")
+        return ConnectionLost(f"The connection to the database was lost: {detail}.")
+    if state.startswith("40"):
+        return Contended(f"Another transaction was in the way: {detail}.")
     if state.startswith(RETRYABLE_CLASSES) or state in RETRYABLE_STATES:
         return StorageUnavailable(f"The database cannot take this now: {detail}.")
     if state in CONFLICT_STATES:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from ringstats_ts.errors import RingstatsError
 from ringstats_ts.storage import policies, schema
 from ringstats_ts.storage.database import Database
+from ringstats_ts.words import counted
 
 CLOCK_TOLERANCE = timedelta(seconds=5)
 """Skew that matters: samples carry this machine's time, policies run by the server's."""
@@ -56,14 +57,21 @@ def _migrations(missing: list[str]) -> str:
 
 
 def _policies(database: Database, overrides: Mapping[str, str]) -> Finding:
+    """A policy that is missing is bad; another value may well be that of the service's environment."""
     try:
+        missing = policies.missing(database)
         different = policies.differing(database, overrides)
     except RingstatsError as error:
         return Finding("policies", False, str(error))
+    if missing:
+        return Finding("policies", False, f"missing: {_named(missing)}. Run `tsstats migrate`.")
     if different:
-        names = ", ".join(f"{policy.kind} of {policy.relation}" for policy in different)
-        return Finding("policies", False, f"not as configured: {names}. Run `tsstats migrate`.")
+        return Finding("policies", True, f"differs from this environment's settings: {_named(different)}")
     return Finding("policies", True, "registered as configured")
+
+
+def _named(listed: list[policies.Policy]) -> str:
+    return ", ".join(f"{policy.kind} of {policy.relation}" for policy in listed)
 
 
 def _jobs(database: Database) -> tuple[bool, str]:
@@ -82,7 +90,9 @@ def _jobs(database: Database) -> tuple[bool, str]:
 
 def _late(database: Database) -> tuple[bool, str]:
     ((count,),) = database.rows("count_late_windows")
-    return True, f"{count} windows wait to be refreshed" if count else "no window waits to be refreshed"
+    return True, (
+        f"{counted(count, 'window')} to refresh for late documents" if count else "no window to refresh"
+    )
 
 
 def _clock(database: Database) -> tuple[bool, str]:
@@ -105,12 +115,20 @@ def _drift(database: Database) -> tuple[bool, str]:
     if not found:
         return True, "no field that this version does not know"
     shown = ", ".join(path for _, path in found[:5])
-    return True, f"{len(found)} fields that this version does not know, kept in attributes: {shown}"
+    fields = counted(len(found), "field")
+    return True, f"{fields} that this version does not know, kept in attributes: {shown}"
 
 
 def _reporters(database: Database) -> tuple[bool, str]:
     ((total, silent),) = database.rows("count_reporters")
-    return True, f"{total} hosts have reported, {silent} of them not within the last hour"
+    return True, f"{counted(total, 'host')} known, {silent} of them not heard within the last hour"
+
+
+def _rejects(database: Database) -> tuple[bool, str]:
+    ((count, latest),) = database.rows("count_rejects")
+    if count:
+        return True, f"{counted(count, 'payload')} refused within the last day, the latest as {latest}"
+    return True, "nothing refused within the last day"
 
 
 _LOOKS: dict[str, Callable[[Database], tuple[bool, str]]] = {
@@ -120,4 +138,5 @@ _LOOKS: dict[str, Callable[[Database], tuple[bool, str]]] = {
     "size": _size,
     "drift": _drift,
     "reporters": _reporters,
+    "rejects": _rejects,
 }

@@ -9,14 +9,20 @@ from ringstats_ts.storage.database import Database
 
 SILENT_AFTER = timedelta(minutes=15)
 SHOWN_REPORTERS = 100
+"""Of the silent ones, and of the others."""
+
 SHOWN_TRAFFIC = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """A host that reports tailscale status, as its latest sample shows it. Times in UTC."""
+    """A host that reports tailscale status, as its latest sample shows it. Times in UTC.
+
+    `stable_id` is its identity where it has no stable id.
+    """
 
     name: str
+    stable_id: str
     tailnet: str
     last_seen: datetime
     silent: bool
@@ -31,6 +37,7 @@ class Traffic:
     """Bytes of one reporter or peer."""
 
     name: str
+    stable_id: str
     rx_bytes: int
     tx_bytes: int
 
@@ -55,11 +62,21 @@ class Overview:
     nodes: int | None = None
     health: list[tuple[str, list[str]]] = field(default_factory=list)
 
+    @property
+    def hidden(self) -> int:
+        """How many reporters are not shown."""
+        return max(self.hosts - len(self.reporters), 0)
+
+    @property
+    def hidden_silent(self) -> int:
+        """How many of these are silent."""
+        return max(self.silent_hosts - sum(reporter.silent for reporter in self.reporters), 0)
+
 
 def read(database: Database, *, now: datetime) -> Overview:
     """Read the overview.
 
-    Of many reporters, the ones heard last are shown.
+    The silent reporters come first. Of many, silent or not, the ones heard last are shown.
 
     Raises
     ------
@@ -91,8 +108,8 @@ def read_traffic(database: Database, *, now: datetime) -> DayTraffic:
     rows = database.rows("overview_traffic", {"since": since, "until": now, "shown": SHOWN_TRAFFIC})
     return DayTraffic(
         since=since,
-        by_reporter=[Traffic(name, rx, tx) for kind, name, rx, tx in rows if kind == "reporter"],
-        by_peer=[Traffic(name, rx, tx) for kind, name, rx, tx in rows if kind == "peer"],
+        by_reporter=[Traffic(*row) for kind, *row in rows if kind == "reporter"],
+        by_peer=[Traffic(*row) for kind, *row in rows if kind == "peer"],
     )
 
 

@@ -59,11 +59,21 @@ def configured(database: Database, overrides: Mapping[str, str]) -> list[Policy]
 
 def differing(database: Database, overrides: Mapping[str, str]) -> list[Policy]:
     """The policies, as configured, that are not registered so."""
-    registered = {(kind, relation): rest for kind, relation, *rest in database.rows("registered_policies")}
+    registered = _registered(database)
     return [
         policy
         for policy in configured(database, overrides)
         if registered.get((policy.kind, policy.relation)) != _registration(policy)
+    ]
+
+
+def missing(database: Database) -> list[Policy]:
+    """The refreshes that are not registered at all. Of the others each may be `never`."""
+    registered = _registered(database)
+    return [
+        policy
+        for policy in shipped(database)
+        if policy.kind == "refresh" and (policy.kind, policy.relation) not in registered
     ]
 
 
@@ -114,6 +124,10 @@ def _check(policies: list[Policy]) -> None:
                     f"but {variable(kept)} drops what it needs after {kept.after}.",
                     "Keep rows longer than refreshes look back.",
                 )
+
+
+def _registered(database: Database) -> dict[tuple[str, str], list[timedelta | None]]:
+    return {(kind, relation): rest for kind, relation, *rest in database.rows("registered_policies")}
 
 
 def _registration(policy: Policy) -> list[timedelta | None] | None:

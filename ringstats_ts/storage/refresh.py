@@ -47,11 +47,14 @@ def refresh_late(database: Database) -> int:
     by_source: defaultdict[str, list[tuple[int, Window]]] = defaultdict(list)
     for late_window_id, source, since, until in database.rows("late_windows"):
         by_source[source].append((late_window_id, (since, until)))
+    done = 0
     for source, windows in by_source.items():
         for since, until in merged([window for _, window in windows]):
             refresh(database, source, since, until)
-        database.rows("drop_late_windows", {"late_window_ids": [window_id for window_id, _ in windows]})
-    return sum(map(len, by_source.values()))
+            within = [key for key, window in windows if since <= window[0] and window[1] <= until]
+            database.rows("drop_late_windows", {"late_window_ids": within})
+            done += len(within)
+    return done
 
 
 def refresh_since(database: Database, taken: Iterable[tuple[str, datetime]]) -> None:

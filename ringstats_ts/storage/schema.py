@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -20,6 +20,7 @@ from yoyo.migrations import MigrationList
 
 from ringstats_ts.errors import OutdatedSchema, StorageError, UnsuitableDatabase
 from ringstats_ts.storage.database import Database, translate
+from ringstats_ts.words import counted
 
 TIMESCALEDB_NEEDED = (2, 20)
 POSTGRESQL_NEEDED = 15
@@ -50,7 +51,9 @@ def check(database: Database) -> Server:
     server = check_server(database)
     missing = pending(database)
     if missing:
-        raise OutdatedSchema(f"The database lacks {len(missing)} migrations, from {missing[0]} on.")
+        raise OutdatedSchema(
+            f"The database lacks {counted(len(missing), 'migration')}, from {missing[0]} on."
+        )
     return server
 
 
@@ -83,6 +86,11 @@ def check_server(database: Database) -> Server:
     return Server(version, extension, edition)
 
 
+def is_fresh(database: Database) -> bool:
+    """Whether no migration was ever applied."""
+    return not database.rows("has_migrations")[0][0]
+
+
 def pending(database: Database) -> list[str]:
     """The shipped migrations that are not applied, in order."""
     applied = _applied(database)
@@ -103,14 +111,20 @@ def shipped() -> list[str]:
         )
 
 
-def migrate(database: Database, uri: str) -> list[str]:
-    """Apply what is pending, each migration in a transaction of its own; the names applied."""
+def migrate(database: Database, uri: str, stopped: Callable[[], bool] = lambda: False) -> list[str]:
+    """Apply what is pending, each migration in a transaction of its own; the names applied.
+
+    `stopped` is asked before each: the rest stays pending where it says so.
+    """
     _create_extension(database)
     check_server(database)
     with _locked(database), _yoyo(uri) as (backend, migrations):
-        todo = backend.to_apply(migrations)
-        names = [migration.id for migration in todo]
-        backend.apply_migrations(todo)
+        names = []
+        for migration in backend.to_apply(migrations):
+            if stopped():
+                break
+            backend.apply_migrations(migrations.__class__([migration]))
+            names.append(migration.id)
     return names
 
 
@@ -124,7 +138,7 @@ def roll_back(database: Database, uri: str, *, everything: bool = False) -> list
 
 
 def _applied(database: Database) -> set[str]:
-    if not database.rows("has_migrations")[0][0]:
+    if is_fresh(database):
         return set()
     return {name for (name,) in database.rows("applied_migrations")}
 

@@ -8,65 +8,43 @@ from __future__ import annotations
 
 import random
 import time
-import uuid
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
-from ringstats_ts.errors import (
-    ConflictingPayload,
-    StorageUnavailable,
-    TimestampOutOfRange,
-)
+from ringstats_ts.errors import OutcomeUnknown, PayloadError, StorageUnavailable
 from ringstats_ts.model import Batch, Receipt, Rows
-from ringstats_ts.storage.changes import forget_changes, record_changes
+from ringstats_ts.storage.changes import Forgotten, forget_changes, record_changes
 from ringstats_ts.storage.copytext import copy_text
-from ringstats_ts.storage.database import Conflict, Database, Memory, Transaction, quote
+from ringstats_ts.storage.database import (
+    Conflict,
+    ConnectionLost,
+    Contended,
+    Database,
+    Memory,
+    Transaction,
+    quote,
+)
 from ringstats_ts.storage.ids import Ids
+from ringstats_ts.storage.receipts import Task, add_receipt, clash, find_receipt, receipt
 from ringstats_ts.storage.refresh import LATE
-
-OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
-"""No sample is older than this; a clock that was never set is."""
-
-HORIZON_KEPT = timedelta(minutes=1)
-"""How long the answer about retention is taken for true."""
 
 ATTEMPTS = 4
 """Times that a transaction is tried when others are in its way or its connection is lost."""
 
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A batch to be stored, and how to know it again."""
-
-    batch: Batch
-    receipt_id: str
-    key: str | None = None
-    replace: bool = False
-
-    @property
-    def live(self) -> bool:
-        """Whether nothing but its content tells this document from another one."""
-        return self.key is None and not self.batch.time_known
-
-    @property
-    def receipt_key(self) -> str:
-        if self.key is not None:
-            return f"key:{self.key}"
-        if self.batch.time_known:
-            return f"time:{self.batch.time.isoformat()}"
-        return f"live:{self.receipt_id}"
+DRIFT_PATHS = 100
+DRIFT_LENGTH = 200
+"""What is noted of one document's unknown fields; all of them are kept in attributes."""
 
 
-def tasks(batches: Sequence[Batch], *, key: str | None, replace_rows: bool) -> list[Task]:
-    """Give each batch of one body its receipt id, and its share of the body's key."""
-    numbered = len(batches) > 1 and key is not None
-    return [
-        Task(batch, str(uuid.uuid4()), f"{key}#{number}" if numbered else key, replace_rows)
-        for number, batch in enumerate(batches, 1)
-    ]
+class RefusedTask(Exception):
+    """The task of that number, from 0, was refused; with it all of them."""
+
+    def __init__(self, number: int, error: PayloadError) -> None:
+        super().__init__(number, error)
+        self.number = number
+        self.error = error
 
 
 def store(database: Database, todo: Sequence[Task]) -> list[Receipt]:
@@ -77,50 +55,63 @@ def store(database: Database, todo: Sequence[Task]) -> list[Receipt]:
 
     Raises
     ------
-    ConflictingPayload, TimestampOutOfRange, UnstorablePayload
-        the document was refused.
+    RefusedTask
+        a document was refused.
     StorageUnavailable
-        nothing was stored, as far as the database could be asked.
+        nothing was stored.
+    OutcomeUnknown
+        the connection was lost, perhaps behind the commit, and the database is away.
     """
-    careful = False
+    careful, lost = False, False
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with database.transaction() as transaction:
-                ids = Ids(transaction, database.memory)
-                receipts = [_store_one(transaction, ids, task, careful=careful) for task in todo]
-            ids.remember()
-            return receipts
+            return _store_all(database, todo, careful=careful)
         except Conflict:
             careful = True
             database.memory = Memory()
             if attempt == ATTEMPTS:
                 raise StorageUnavailable("Other documents of this host are in the way.") from None
-        except StorageUnavailable:
-            if attempt == ATTEMPTS or not _worth_retrying(database):
+        except Contended:
+            if attempt == ATTEMPTS:
+                raise
+        except StorageUnavailable as error:
+            # A lost connection may have committed: the retry finds its own receipt then.
+            lost = lost or isinstance(error, ConnectionLost)
+            if attempt == ATTEMPTS or not isinstance(error, ConnectionLost):
+                if lost:
+                    raise OutcomeUnknown from error
                 raise
         time.sleep(random.uniform(0.01, 0.1))
     raise AssertionError("unreachable")
 
 
-def _worth_retrying(database: Database) -> bool:
-    """Whether the database answers again. A retry finds its own receipt if it had committed."""
-    with suppress(StorageUnavailable):
-        database.run("SELECT 1")
-        return True
-    return False
+def _store_all(database: Database, todo: Sequence[Task], *, careful: bool) -> list[Receipt]:
+    receipts = []
+    with database.transaction() as transaction:
+        ids = Ids(transaction, database.memory)
+        for number, task in enumerate(todo):
+            try:
+                with database.translated():
+                    receipts.append(_store_one(transaction, ids, task, careful=careful))
+            except PayloadError as error:
+                raise RefusedTask(number, error) from error
+    ids.remember()
+    return receipts
 
 
 def _store_one(transaction: Transaction, ids: Ids, task: Task, *, careful: bool) -> Receipt:
     host_id, last_seen = _lock_host(transaction, task.batch)
-    if (earlier := _earlier(transaction, host_id, task)) is not None:
+    if (earlier := find_receipt(transaction, host_id, task)) is not None:
         return earlier
+    forgotten: Forgotten = {}
     if task.replace:
-        _drop(transaction, host_id, task.batch)
+        forgotten = _drop(transaction, host_id, task.batch)
     elif careful and (found := _existing(transaction, ids, host_id, task)):
         if not task.live:
             return found
         task = _moved(transaction, host_id, task)
-    return _write(transaction, ids, host_id, last_seen, task)
+    late = task.replace or (last_seen is not None and task.batch.time <= last_seen)
+    return _write(transaction, ids, host_id, task, late=late, forgotten=forgotten)
 
 
 def _lock_host(transaction: Transaction, batch: Batch) -> tuple[int, datetime | None]:
@@ -143,46 +134,6 @@ def _lock_host(transaction: Transaction, batch: Batch) -> tuple[int, datetime | 
     return host_id, None if last_seen == batch.time else last_seen
 
 
-def _earlier(transaction: Transaction, host_id: int, task: Task) -> Receipt | None:
-    """The receipt of the same document, if there is one.
-
-    It is this task's own where the connection broke after the commit.
-    """
-    batch = task.batch
-    found = transaction.rows(
-        "find_receipt",
-        {
-            "receipt_id": task.receipt_id,
-            "host_id": host_id,
-            "source": batch.source,
-            "key": task.receipt_key,
-            "digest": batch.digest,
-            "received_at": batch.received_at,
-            "live": task.live,
-        },
-    )
-    if not found:
-        return None
-    receipt_id, key, digest, at, row_count = found[0]
-    if bytes(digest) != batch.digest:
-        if task.replace and not key.startswith("key:"):
-            return None
-        raise _clash(task, key)
-    own = str(receipt_id) == task.receipt_id
-    return _receipt(replace(task, receipt_id=str(receipt_id)), at, row_count, duplicate=not own)
-
-
-def _clash(task: Task, key: str) -> ConflictingPayload:
-    if key.startswith("key:"):
-        return ConflictingPayload(
-            "This Idempotency-Key was used for another document.", "Make a new key for each document."
-        )
-    batch = task.batch
-    return ConflictingPayload(
-        f"Another document is stored for host {batch.host.name} at {batch.time.isoformat()}."
-    )
-
-
 def _existing(transaction: Transaction, ids: Ids, host_id: int, task: Task) -> Receipt | None:
     """A receipt for rows that are stored already under this host and time, their receipt pruned."""
     stored = [_stored(transaction, host_id, task.batch.time, part) for part in task.batch.rows]
@@ -192,8 +143,8 @@ def _existing(transaction: Transaction, ids: Ids, host_id: int, task: Task) -> R
     if not task.live and any(
         sorted(map(repr, have)) != sorted(map(repr, want)) for have, want in zip(stored, wanted, strict=True)
     ):
-        raise _clash(task, "time:")
-    return _receipt(task, task.batch.time, sum(map(len, stored)), duplicate=True)
+        raise clash(task, "time:")
+    return receipt(task, task.batch.time, sum(map(len, stored)), duplicate=True)
 
 
 def _stored(transaction: Transaction, host_id: int, at: datetime, part: Rows) -> list[tuple[Any, ...]]:
@@ -217,42 +168,31 @@ def _moved(transaction: Transaction, host_id: int, task: Task) -> Task:
     return replace(task, batch=batch)
 
 
-def _drop(transaction: Transaction, host_id: int, batch: Batch) -> None:
+def _drop(transaction: Transaction, host_id: int, batch: Batch) -> Forgotten:
     """Take away what is stored for this host and time, for its correction."""
     at = {"host_id": host_id, "source": batch.source, "time": batch.time}
     transaction.rows("drop_receipts_at", at)
-    for changes in batch.changes:
-        forget_changes(transaction, changes, host_id=host_id, at=batch.time)
+    forgotten = {
+        changes.table: forget_changes(transaction, changes, host_id=host_id, at=batch.time)
+        for changes in batch.changes
+    }
     for part in batch.rows:
         transaction.execute(
             f"DELETE FROM {quote(part.table)} WHERE host_id = %(host_id)s AND time = %(time)s", at
         )
+    return forgotten
 
 
 def _write(
-    transaction: Transaction, ids: Ids, host_id: int, last_seen: datetime | None, task: Task
+    transaction: Transaction, ids: Ids, host_id: int, task: Task, *, late: bool, forgotten: Forgotten
 ) -> Receipt:
     batch = task.batch
     ids.resolve(batch)
-    late = task.replace or (last_seen is not None and batch.time <= last_seen)
     for changes in batch.changes:
-        record_changes(transaction, ids, changes, host_id=host_id, at=batch.time, late=late)
+        record_changes(transaction, ids, changes, batch, host_id, late=late, forgotten=forgotten)
     row_count = sum(_copy(transaction, ids, host_id, batch, part) for part in batch.rows)
     _note(transaction, host_id, batch)
-    transaction.rows(
-        "add_receipt",
-        {
-            "receipt_id": task.receipt_id,
-            "host_id": host_id,
-            "source": batch.source,
-            "key": task.receipt_key,
-            "digest": batch.digest,
-            "time": batch.time,
-            "received_at": batch.received_at,
-            "row_count": row_count,
-        },
-    )
-    return _receipt(task, batch.time, row_count, duplicate=False)
+    return add_receipt(transaction, host_id, task, row_count)
 
 
 def _copy(transaction: Transaction, ids: Ids, host_id: int, batch: Batch, part: Rows) -> int:
@@ -275,50 +215,8 @@ def _note(transaction: Transaction, host_id: int, batch: Batch) -> None:
     }
     transaction.rows("touch_host", seen)
     if batch.drift:
-        transaction.rows("add_drift", seen | {"source": batch.source, "paths": list(batch.drift)})
+        paths = sorted({path[:DRIFT_LENGTH] for path in batch.drift[:DRIFT_PATHS]})
+        transaction.rows("add_drift", seen | {"source": batch.source, "paths": paths})
     if batch.time < batch.received_at - LATE:
         window = {"source": batch.source, "since": batch.time, "until": batch.time}
         transaction.rows("add_late_window", window)
-
-
-def _receipt(task: Task, at: datetime, row_count: int, *, duplicate: bool) -> Receipt:
-    batch = task.batch
-    return Receipt(
-        id=task.receipt_id,
-        source=batch.source,
-        host=batch.host.name,
-        time=at,
-        rows=row_count,
-        duplicate=duplicate,
-        warnings=batch.warnings,
-    )
-
-
-def check_time(database: Database, batch: Batch, *, future: timedelta) -> None:
-    """Refuse a sample from the future, or from before what retention keeps.
-
-    Raises
-    ------
-    TimestampOutOfRange
-    """
-    if batch.time > batch.received_at + future:
-        raise TimestampOutOfRange(f"The sample time {batch.time.isoformat()} lies in the future.")
-    if batch.time < OLDEST:
-        raise TimestampOutOfRange(f"The sample time {batch.time.isoformat()} is from before {OLDEST.year}.")
-    kept = _horizon(database, batch)
-    if kept is not None and batch.time < batch.received_at - kept:
-        raise TimestampOutOfRange(
-            f"The sample time {batch.time.isoformat()} is older than the {kept.days} days that are kept.",
-            "Keep raw rows longer: set TSSTATS_RETENTION_<TABLE> to an interval or `never`, "
-            "then `tsstats migrate`.",
-        )
-
-
-def _horizon(database: Database, batch: Batch) -> timedelta | None:
-    """How old a sample may be: the shortest retention of the tables it goes to."""
-    known, asked_at = database.memory.horizons.get(batch.source, (None, None))
-    if asked_at is None or batch.received_at > asked_at + HORIZON_KEPT:
-        tables = [part.table for part in batch.rows]
-        ((known,),) = database.rows("horizon", {"tables": tables})
-        database.memory.horizons[batch.source] = known, batch.received_at
-    return known

@@ -29,9 +29,19 @@ def run_due_jobs(database: Database) -> int:
 
 
 def run_upkeep(database: Database, config: Config) -> None:
-    """Prune receipts and rejects by age, refresh for late documents."""
-    prune(database, config)
-    refresh_late(database)
+    """Prune receipts and rejects by age, refresh for late documents.
+
+    What fails is logged and tried again in the next round; it stops nothing else.
+    """
+    for work in (lambda: prune(database, config), lambda: refresh_late(database)):
+        try:
+            work()
+        except StorageUnavailable:
+            raise
+        except RingstatsError as error:
+            logger.warning("Upkeep failed: %s", error.message)
+            # A refresh that failed holds its claim on the aggregate as long as its session lives.
+            database.close()
 
 
 def prune(database: Database, config: Config) -> None:

@@ -56,7 +56,7 @@ class Tsstats:
         )
         return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def up(self, *words):
+    def up(self, *words, **environment):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -64,7 +64,7 @@ class Tsstats:
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 self.command("up", "--listen", f"127.0.0.1:{port}", *words),
-                env=self.environment,
+                env=self.environment | environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

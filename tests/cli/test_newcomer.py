@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
+from tests.cli.conftest import SERVER, Tsstats
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -66,11 +69,15 @@ def test_ingests_gzip_patterns_lines_and_standard_input(service, tsstats, tmp_pa
     (tmp_path / "b.json").write_text(json.dumps(make_status("single")))
     done = tsstats("ingest", f"{tmp_path}/*.gz", f"{tmp_path}/b.json", "--json")
     assert (done.code, done.json["files"], done.json["stored"]) == (0, 2, 4)
+    assert (
+        "2 files: 0 documents stored (0 rows), 4 there already"
+        in tsstats("ingest", f"{tmp_path}/*.gz", f"{tmp_path}/b.json").output
+    )
     piped = tsstats(
         "ingest", "-", "--host", "piped", "--time", ago(hours=1), stdin=lines.splitlines()[0].encode()
     )
     assert piped.code == 0, piped.errors
-    assert "1 documents stored" in piped.output
+    assert piped.output == "1 file: 1 document stored (2 rows), 0 there already, 0 files refused.\n"
     listed = tsstats("query", "SELECT name FROM hosts ORDER BY name", "--csv").output.split()
     assert {"line0", "line1", "line2", "single", "piped"} < set(listed)
 
@@ -83,7 +90,7 @@ def test_says_what_it_refuses_and_goes_on(service, tsstats, tmp_path, make_statu
     assert done.code == 65
     assert "empty.json: The body is empty." in done.errors
     assert "foreign.json: " in done.errors
-    assert "1 documents stored" in done.output
+    assert "1 document stored" in done.output
     assert tsstats("ingest", tmp_path / "none.json").code == 2
 
 
@@ -128,6 +135,44 @@ def test_the_doctor_finds_all_well_and_shows_drift(service, tsstats, make_status
     assert {"database", "timescaledb", "migrations", "jobs", "clock"} < set(findings)
 
 
+def test_the_doctor_counts_what_was_refused(service, tsstats):
+    assert service.post({"a": 1})[0] == 422
+    findings = {finding["subject"]: finding for finding in tsstats("doctor", "--json").json}
+    assert findings["rejects"]["ok"]
+    assert "refused within the last day, the latest as unknown-source" in findings["rejects"]["detail"]
+
+
+def test_the_doctor_makes_no_database(tmp_path):
+    done = Tsstats(tmp_path / "typo")("doctor")
+    assert done.code == 1
+    assert f"no database yet in {tmp_path / 'typo'}. `tsstats up` makes it." in done.output
+    assert "ok  disk" in done.output
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize("folder", ["/proc/tsstats", "{file}/data"])
+def test_the_doctor_names_a_directory_that_cannot_be(tmp_path, folder):
+    (tmp_path / "file").write_text("")
+    done = Tsstats(Path(folder.format(file=tmp_path / "file")))("doctor")
+    assert done.code == 1
+    assert "BAD disk" in done.output
+    assert "Name another directory with --data." in done.output
+
+
+def test_says_how_to_tell_files_of_one_time_apart(service, tsstats, tmp_path, make_status):
+    for name, received in (("a.json", 1), ("b.json", 2)):
+        (tmp_path / name).write_text(json.dumps(make_status("same-mtime", peers={"db": received})))
+        os.utime(tmp_path / name, (NOW.timestamp(), NOW.timestamp()))
+    done = tsstats("ingest", tmp_path)
+    assert done.code == 65
+    assert "modification times are the same, tell them apart with --time" in done.errors
+    assert "replace=1" not in done.errors
+    given = tsstats("ingest", tmp_path / "b.json", "--time", NOW.isoformat())
+    assert "take it with --replace." in given.errors
+    assert "modification" not in given.errors
+    assert tsstats("ingest", tmp_path / "b.json", "--replace").code == 0
+
+
 def test_the_doctor_says_what_is_bad_and_fails(tsstats):
     done = tsstats("doctor", DATABASE_URI="postgresql://127.0.0.1:1/none")
     assert done.code == 1
@@ -144,6 +189,11 @@ def test_the_doctor_says_what_is_bad_and_fails(tsstats):
         (["doctor"], {"TSSTATS_MAX_DEPTH": "deep"}, 1, "TSSTATS_MAX_DEPTH 'deep' cannot be used"),
         (["serve"], {"DATABASE_URI": "", "TSSTATS_DATA": "/nonexistent/none"}, 75, "tsstats up"),
         (["migrate", "--all"], {}, 2, "--all goes with --rollback"),
+        (["migrate", "--rollback", "--status"], {}, 2, "exclude each other"),
+        (["up", "--listen", "8001"], {}, 2, "write HOST:PORT"),
+        (["up", "--listen", "127.0.0.1:99999"], {}, 2, "write HOST:PORT"),
+        (["serve", "--listen", "127.0.0.1:0"], {}, 2, "write HOST:PORT"),
+        (["up", "--listen", "192.0.2.1:8000"], {}, 1, "Name another address with --listen."),
     ],
 )
 def test_what_a_user_can_cause_ends_in_one_line(tsstats, words, environment, code, message):
@@ -151,6 +201,14 @@ def test_what_a_user_can_cause_ends_in_one_line(tsstats, words, environment, cod
     assert done.code == code, done
     assert message in done.errors
     assert "Traceback" not in done.errors
+
+
+@pytest.mark.skipif(SERVER is None, reason="the embedded database takes every name and password")
+def test_a_database_that_is_not_there_is_not_waited_for(tsstats):
+    absent = re.sub(r"/[^/?]*(\?|$)", r"/tsstats_absent\1", tsstats.uri)
+    done = tsstats("query", "SELECT 1", DATABASE_URI=absent)
+    assert done.code == 1
+    assert 'database "tsstats_absent" does not exist. Check DATABASE_URI.' in done.errors
 
 
 def test_every_command_has_an_example_and_variables_in_its_help(tsstats):
@@ -179,3 +237,16 @@ def test_migrate_tells_what_is_applied(tsstats):
     assert done.code == 0
     assert all(line.startswith("applied") for line in done.output.splitlines())
     assert "up to date" in tsstats("migrate").output
+
+
+def test_migrate_tells_which_policies_it_changed(tsstats):
+    kept = {"TSSTATS_RETENTION_TAILSCALE_PEERS": "never"}
+    assert tsstats("migrate", **kept).output == "set retention of tailscale_peers as configured\n"
+    assert "up to date" in tsstats("migrate", **kept).output
+    assert tsstats("migrate").output == "set retention of tailscale_peers as configured\n"
+
+
+def test_the_list_of_commands_fits_a_terminal(tsstats):
+    text = tsstats("--help").output
+    assert max(map(len, text.splitlines())) <= 80
+    assert "..." not in text.split("Commands:")[1]

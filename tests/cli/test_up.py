@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from http.client import HTTPException
 
 import pytest
+
+from ringstats_ts.storage import schema
 
 ROUNDS = 20
 """How often the database is killed under load."""
@@ -36,6 +39,53 @@ def test_a_second_process_uses_the_first(embedded_tsstats, make_status):
             "2",
         ]
         assert first.post(make_status("three"))[0] == 200
+
+
+def test_a_second_process_says_whose_database_it_serves(embedded_tsstats):
+    with embedded_tsstats.up() as first, embedded_tsstats.up() as second:
+        assert f"run by process {first.process.pid} (TimescaleDB" in _wait_for(second, "Try, in another")
+        assert "Applied" not in second.log
+
+
+def test_verbs_leave_policies_and_migrations_to_the_service(embedded_tsstats):
+    sql = (
+        "SELECT config ->> 'drop_after' AS kept FROM timescaledb_information.jobs"
+        " WHERE hypertable_name = 'tailscale_peers' AND proc_name = 'policy_retention'"
+    )
+    with embedded_tsstats.up(TSSTATS_RETENTION_TAILSCALE_PEERS="90 days"):
+        assert embedded_tsstats("query", sql, "--json").json == [{"kept": "90 days"}]
+        done = embedded_tsstats("doctor")
+        assert done.code == 0
+        assert "differs from this environment's settings: retention of tailscale_peers" in done.output
+        with embedded_tsstats.up():
+            assert embedded_tsstats("query", sql, "--json").json == [{"kept": "90 days"}]
+    assert embedded_tsstats("query", sql, "--json").json == [{"kept": "90 days"}]
+    newest = schema.shipped()[-1]
+    assert embedded_tsstats("migrate", "--rollback", "--yes").output == f"rolled back {newest}\n"
+    assert f"pending  {newest}" in embedded_tsstats("migrate", "--status").output
+    assert f"pending  {newest}" in embedded_tsstats("migrate", "--status").output
+    assert f"1 pending, from {newest}" in embedded_tsstats("doctor").output
+    assert embedded_tsstats("query", sql, "--json").json == [{"kept": "90 days"}]
+
+
+def test_a_port_that_is_taken_is_found_before_the_database_is_made(embedded_tsstats):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = embedded_tsstats("up", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert done.code == 1
+    assert "address already in use. Name another address with --listen." in done.errors
+    assert not embedded_tsstats.data_dir.exists()
+
+
+def test_stops_between_migrations_at_the_first_start(embedded_tsstats):
+    service = embedded_tsstats.up()
+    _wait_for(service, "Creating the database")
+    assert service.stop(signal.SIGINT) == 0
+    assert "Stopping ..." in service.log
+    assert "Applied" not in service.log
+    assert "Try, in another" not in service.log
+    with embedded_tsstats.up() as service:
+        assert "set all policies as configured" in service.log.lower()
+    assert embedded_tsstats("doctor").code == 0
 
 
 def test_answers_503_while_the_database_is_lost_and_goes_on_by_itself(embedded_tsstats, make_status):
@@ -79,6 +129,11 @@ def test_no_acknowledged_document_is_missing_after_kills_under_load(embedded_tss
     assert acknowledged - found == set()
     assert {row["peers"] for row in stored} == {3}
     assert len(stored) == len(found)
+
+
+def _wait_for(service, text):
+    _wait(lambda: text in service.log)
+    return service.log
 
 
 def _runs(pid):

@@ -63,6 +63,48 @@ def test_a_route_names_its_primary_router_at_any_time(tailnet: Any) -> None:
     ]
 
 
+def routers(tailnet: Any, versions: list[tuple[int, str, list[str] | None, str]]) -> list[tuple[Any, ...]]:
+    """Terms of 10.0.0.0/24 as (router, since, until), of versions (hour, node, routes, os)."""
+    alpha = tailnet.add_host("alpha")
+    nodes = {name: tailnet.add_node(name) for name in sorted({name for _, name, _, _ in versions})}
+    for hour, name, routes, os in versions:
+        tailnet.add_change(
+            "tailscale_node_changes",
+            host_id=alpha,
+            node_id=nodes[name],
+            time=T[hour],
+            primary_routes=routes,
+            os=os,
+        )
+    rows = tailnet.query("SELECT router, since, until FROM tailscale_route_history ORDER BY since")
+    return [(router, T.index(since), until and T.index(until)) for router, since, until in rows]
+
+
+LAN = ["10.0.0.0/24"]
+
+
+def test_a_router_that_was_away_has_its_route_again_when_its_successor_gives_it_up(tailnet: Any) -> None:
+    versions = [(0, "a", LAN, ""), (0, "b", None, ""), (1, "b", LAN, ""), (2, "b", None, "")]
+    assert routers(tailnet, versions) == [("a", 0, 1), ("b", 1, 2), ("a", 2, None)]
+
+
+def test_a_router_that_was_away_and_changed_meanwhile_takes_over_from_one_that_left(tailnet: Any) -> None:
+    versions = [(0, "a", LAN, ""), (1, "b", LAN, ""), (2, "a", LAN, "new"), (4, "a", None, "new")]
+    # No row says whether `b` is there at 4; it is the only one that claims the route.
+    assert routers(tailnet, versions) == [("a", 0, 1), ("b", 1, 2), ("a", 2, 4), ("b", 4, None)]
+
+
+def test_a_route_that_nobody_has_is_nobodys(tailnet: Any) -> None:
+    versions = [
+        (0, "a", LAN, ""),
+        (1, "a", None, ""),
+        (3, "b", LAN, ""),
+        (4, "b", None, ""),
+        (6, "a", LAN, ""),
+    ]
+    assert routers(tailnet, versions) == [("a", 0, 1), ("b", 3, 4), ("a", 6, None)]
+
+
 def test_node_history_says_what_changed(tailnet: Any) -> None:
     alpha, beta = tailnet.add_host("alpha"), tailnet.add_host("beta")
     one = tailnet.add_node("one")

@@ -7,9 +7,14 @@ from typing import Any
 import psycopg2.errors
 import pytest
 
-HIDDEN = {"receipts", "rejects", "late_windows", "job_runs"}
-# An aggregate calls its transition function in its owner's name; next_sample serves the writer.
-NOT_FOR_READING = {"counter_sample", "counter_state", "tailscale_next_sample"}
+HIDDEN = {"rejects", "late_windows", "job_runs"}
+# An aggregate calls its transition function in its owner's name; the others serve the writer.
+NOT_FOR_READING = {
+    "traffic_counter_sample",
+    "traffic_counter_state",
+    "tailscale_node_changes_next",
+    "tailscale_status_changes_next",
+}
 CHANGES = [
     "INSERT INTO drift VALUES ('s', 'p', 1, now())",
     "INSERT INTO tailscale_peers (host_id, node_id, time, received_at, attribute_id)"

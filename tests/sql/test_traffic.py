@@ -2,10 +2,10 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ WIDTHS = {
     "90 minutes": timedelta(minutes=90),
     "1 day": timedelta(days=1),
     "25 hours": timedelta(hours=25),
+    "36 hours": timedelta(hours=36),
     "1 week": timedelta(weeks=1),
     "1 month": None,
 }
@@ -42,19 +43,19 @@ def bucket_of(time: datetime, width: timedelta | None) -> datetime:
     return origin + (time - origin) // width * width
 
 
-def steps(samples: list[Any], counter: str) -> Iterator[tuple[datetime, int, bool]]:
-    """Yield time, increase and whether there was a reset, of each sample that has the counter."""
-    before = None
-    for sample in samples:
-        value = getattr(sample, counter)
-        if value is None:
-            continue
-        if before is None:
-            yield sample.time, 0, False
-        else:
-            reset = value < before[0] or sample.key_epoch != before[1]
-            yield sample.time, value if reset else value - before[0], reset
-        before = value, sample.key_epoch
+def steps(samples: list[Any]) -> Iterator[tuple[datetime, int, int, bool]]:
+    """Yield time, increase of rx and of tx, and whether both began anew, of each sample that has both."""
+    known = [sample for sample in samples if sample.rx_bytes is not None and sample.tx_bytes is not None]
+    if known:
+        yield known[0].time, 0, 0, False
+    for before, sample in pairwise(known):
+        reset = (
+            sample.rx_bytes < before.rx_bytes
+            or sample.tx_bytes < before.tx_bytes
+            or sample.key_epoch != before.key_epoch
+        )
+        rx, tx = (0, 0) if reset else (before.rx_bytes, before.tx_bytes)
+        yield sample.time, sample.rx_bytes - rx, sample.tx_bytes - tx, reset
 
 
 def traffic(
@@ -68,19 +69,14 @@ def traffic(
         for sample in series_samples:
             if since <= sample.time < until:
                 totals[bucket_of(sample.time, width), *series]["samples"] += 1
-        for counter in ("rx_bytes", "tx_bytes"):
-            for time, increase, reset in steps(series_samples, counter):
-                if since <= time < until:
-                    total = totals[bucket_of(time, width), *series]
-                    total[counter] += increase
-                    total[f"{counter} resets"] += reset
+        for time, rx, tx, reset in steps(series_samples):
+            if since <= time < until:
+                total = totals[bucket_of(time, width), *series]
+                total["rx"] += rx
+                total["tx"] += tx
+                total["resets"] += reset
     return {
-        key: (
-            total.get("rx_bytes"),
-            total.get("tx_bytes"),
-            max(total["rx_bytes resets"], total["tx_bytes resets"]),
-            total["samples"],
-        )
+        key: (total.get("rx"), total.get("tx"), total["resets"], total["samples"])
         for key, total in totals.items()
     }
 
@@ -112,9 +108,19 @@ def make_series(rng: random.Random, sample: type, host_id: int, node_id: int, da
             rx, tx = rng.choice([0, rng.randrange(50)]), rng.choice([0, rng.randrange(50)])
         if rng.random() < 0.01:
             epoch, rx, tx = epoch + 1, rng.randrange(10**7), rng.randrange(10**7)
-        unknown = rng.random() < 0.05
+        missing = rng.choices(["", "rx", "tx", "rx tx"], [92, 2, 2, 4])[0]
+        path = rng.choice([None, "direct", "derp", "peer_relay", "idle"])
         samples.append(
-            sample(host_id, node_id, time, None if unknown else rx, None if unknown else tx, epoch)
+            sample(
+                host_id,
+                node_id,
+                time,
+                None if "rx" in missing else rx,
+                None if "tx" in missing else tx,
+                epoch,
+                online=rng.choice([None, True, False]),
+                path=path,
+            )
         )
     return samples
 
@@ -161,13 +167,11 @@ def test_every_aggregate_and_every_bucket_of_traffic_equals_the_samples(
     for aggregate in ("tailscale_peers_5m", "tailscale_peers_hourly", "tailscale_peers_daily"):
         rows = tailnet.query(
             f"""
-            SELECT host_id, node_id, rx[3], tx[3], greatest(rx[4], tx[4]), samples::bigint
+            SELECT host_id, node_id, s[3], s[6], s[7], samples::bigint
             FROM (
                 SELECT host_id, node_id, sum(samples) AS samples,
-                    counter_roll(rx_first, rx_last, rx_increase, rx_resets, key_first, key_last
-                        ORDER BY bucket) AS rx,
-                    counter_roll(tx_first, tx_last, tx_increase, tx_resets, key_first, key_last
-                        ORDER BY bucket) AS tx
+                    traffic_counter_roll(rx_first, rx_last, rx_increase, tx_first, tx_last, tx_increase,
+                        resets, key_first, key_last ORDER BY bucket) AS s
                 FROM {aggregate} GROUP BY 1, 2
             ) AS rolled
             """
@@ -238,6 +242,21 @@ def test_growth_during_a_silent_gap_lands_in_the_first_sample_after_it(
         assert answer == {(bucket_of(after, WIDTHS[width]), host_id, node_id): (800, 5, 0, 1)}, width
 
 
+@pytest.mark.parametrize("minutes", [1, 6, 61, 1441])
+def test_a_counter_that_outgrew_its_reset_counts_from_zero_with_the_other(
+    tailnet: Any, make_sample: type, minutes: int
+) -> None:
+    host_id, node_id = tailnet.add_host("alpha"), tailnet.add_node("one")
+    after = START + timedelta(minutes=minutes)
+    tailnet.add_samples(
+        [make_sample(host_id, node_id, START, 1000, 100), make_sample(host_id, node_id, after, 50, 200)]
+    )
+    tailnet.refresh()
+    for width in ("1 minute", "5 minutes", "1 hour", "1 day"):
+        answer = read_traffic(tailnet, after, after + timedelta(minutes=1), width)
+        assert list(answer.values()) == [(50, 200, 1, 1)], width
+
+
 def test_a_reset_is_counted_once_though_it_hits_both_counters(tailnet: Any, make_sample: type) -> None:
     host_id, node_id = tailnet.add_host("alpha"), tailnet.add_node("one")
     values = [(50, 60), (70, 80), (5, 6), (9, 9)]
@@ -302,3 +321,98 @@ def test_sums_by_reporter_user_tag_and_tailnet_are_the_sums_of_the_peers(
     assert read("tailscale_traffic_by_tailnet", "bucket, tailnet, rx_bytes") == [
         (hour, "example.ts.net", 66, 0, 0, 12)
     ]
+
+
+def test_counters_beyond_all_measure_spoil_no_refresh_and_no_other_peer(
+    tailnet: Any, make_sample: type
+) -> None:
+    host_id = tailnet.add_host("alpha")
+    columns = {"user_id": 7, "user_name": "ann@example.com", "tags": ["tag:a"]}
+    wild, tame = (tailnet.add_node(name, **columns) for name in ("wild", "tame"))
+    most = 2**63 - 1
+    times = [START + timedelta(minutes=minute) for minute in (0, 3, 6, 9, 70, 2000, 2003)]
+    for node_id, values in ((wild, [0, most] * 4), (tame, range(100, 170, 10))):
+        tailnet.add_samples(
+            [
+                make_sample(host_id, node_id, time, value, value)
+                for time, value in zip(times, values, strict=False)
+            ]
+        )
+    for _ in ("from the samples", "from the aggregates"):
+        answers = {
+            width: tailnet.query(
+                "SELECT peer, max(rx_bytes), sum(tx_bytes) FROM"
+                " tailscale_traffic('2026-01-01Z', '2026-03-01Z', %s::interval) GROUP BY peer ORDER BY peer",
+                width,
+            )
+            for width in ("1 minute", "1 hour", "1 day", "1 month")
+        }
+        assert [tuple(answer[0][::2]) for answer in answers.values()] == [("tame", 60)] * 4
+        assert [answer[1][1] for answer in answers.values()] == [most] * 4
+        for group in ("reporter", "user", "tag", "tailnet"):
+            assert tailnet.query(
+                "SELECT rx_bytes, tx_bytes, samples"
+                f" FROM tailscale_traffic_by_{group}('2026-01-01Z', '2026-03-01Z', '1 month')"
+            ) == [(most, most, 14)]
+        for width in ("1 minute", "1 hour", "1 day"):
+            assert tailnet.query(
+                "SELECT sum(samples) FROM tailscale_presence('2026-01-01Z', '2026-03-01Z', %s::interval)",
+                width,
+            ) == [(14,)]
+        tailnet.refresh()
+
+
+COUNTED: dict[str, Callable[[Any], bool]] = {
+    "samples": lambda sample: True,
+    "online_samples": lambda sample: sample.online is True,
+    "active_samples": lambda sample: sample.path not in (None, "idle"),
+    "direct_samples": lambda sample: sample.path == "direct",
+    "derp_samples": lambda sample: sample.path == "derp",
+    "peer_relay_samples": lambda sample: sample.path == "peer_relay",
+}
+
+
+def presence(
+    samples: list[Any], since: datetime, until: datetime, width: timedelta | None, within: timedelta
+) -> dict[Any, tuple[int, ...]]:
+    """What tailscale_presence must return, where buckets of `within` stay whole at the ends."""
+    counts: dict[Any, list[int]] = defaultdict(lambda: [0] * len(COUNTED))
+    for sample in samples:
+        whole = bucket_of(sample.time, within) if within else sample.time
+        if max(whole, since) < min(whole + within, until) or since <= whole < until:
+            key = bucket_of(sample.time, width), sample.host_id, sample.node_id
+            counts[key] = [
+                count + matches(sample) for count, matches in zip(counts[key], COUNTED.values(), strict=True)
+            ]
+    return {key: tuple(row) for key, row in counts.items()}
+
+
+WITHIN = {
+    "1 minute": timedelta(0),
+    "7 minutes": timedelta(0),
+    "5 minutes": timedelta(minutes=5),
+    "90 minutes": timedelta(minutes=5),
+    "1 hour": timedelta(hours=1),
+    "25 hours": timedelta(hours=1),
+    "36 hours": timedelta(hours=1),
+    "1 day": timedelta(days=1),
+    "1 week": timedelta(days=1),
+    "1 month": timedelta(days=1),
+}
+
+
+def test_presence_counts_each_sample_in_its_bucket(tailnet: Any, series: list[Any]) -> None:
+    store_in_disorder(tailnet, series)
+    for since, until in RANGES.values():
+        for name, within in WITHIN.items():
+            rows = tailnet.query(
+                f"SELECT bucket, host_id, node_id, {', '.join(COUNTED)}"
+                " FROM tailscale_presence(%s::timestamptz, %s::timestamptz, %s::interval)",
+                since,
+                until,
+                name,
+            )
+            expected = presence(
+                series, datetime.fromisoformat(since), datetime.fromisoformat(until), WIDTHS[name], within
+            )
+            assert {row[:3]: row[3:] for row in rows} == expected, (since, until, name)

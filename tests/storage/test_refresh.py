@@ -45,6 +45,53 @@ def test_a_late_document_is_invisible_until_its_window_is_refreshed(database, ta
     assert refresh_late(database) == 0
 
 
+DIRECT = ("direct", {"Active": True, "CurAddr": "192.0.2.1:41641"})
+PEER_RELAY = ("peer_relay", {"Active": True, "PeerRelay": "192.0.2.2:7777:vni:1"})
+DERP = ("derp", {"Active": True, "Relay": "fra"})
+IDLE = ("idle", {})
+OFFLINE = ("offline", {"Online": False})
+SEEN = (DIRECT, PEER_RELAY, PEER_RELAY, DERP, DERP, DERP, IDLE, OFFLINE)
+"""No two kinds as often as each other, so that none is counted for another."""
+
+
+@pytest.mark.parametrize("refreshed", [True, False], ids=["materialized", "on the fly"])
+def test_every_level_counts_what_the_documents_say(database, config, make_status, refreshed):
+    day = (NOW - timedelta(days=3)).replace(hour=12, minute=0)
+    times = [day + timedelta(seconds=30 * number) for number in range(len(SEEN))]
+    for number, (time, (_, fields)) in enumerate(zip(times, SEEN, strict=True)):
+        counters = {"RxBytes": 1000 + 10 * number, "TxBytes": 5000 + 100 * number}
+        handshake = {"LastHandshake": (time - timedelta(seconds=1)).isoformat()}
+        document = make_status(peers={"db": counters | handshake | fields})
+        ingest(Payload(json.dumps(document).encode(), datetime.now(UTC), time=time), database, config)
+    assert database.run("SELECT path FROM tailscale_peers ORDER BY time") == [(path,) for path, _ in SEEN]
+    if refreshed:
+        refresh(database, "tailscale", day - timedelta(days=1), NOW)
+    counted = {
+        "rx_first": 1000,
+        "rx_last": 1070,
+        "rx_increase": 70,
+        "tx_first": 5000,
+        "tx_last": 5700,
+        "tx_increase": 700,
+        "resets": 0,
+        "samples": 8,
+        "online_samples": 7,
+        "active_samples": 6,
+        "direct_samples": 1,
+        "derp_samples": 3,
+        "peer_relay_samples": 2,
+        "last_handshake": times[-1] - timedelta(seconds=1),
+        "first_time": times[0],
+        "last_time": times[-1],
+    }
+    for level, bucket in zip(LEVELS, (day, day, day.replace(hour=0)), strict=True):
+        answer = database.read(f"SELECT * FROM {level}")
+        [row] = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        ids = {name: row.pop(name) for name in ("host_id", "node_id", "key_first", "key_last")}
+        assert row == {"bucket": bucket} | counted
+        assert ids["key_first"] == ids["key_last"]
+
+
 def test_a_loader_sees_at_once_what_it_loaded(database, take):
     take(timedelta(days=40), 1000)
     refresh(database, "tailscale", NOW - timedelta(days=41), NOW)

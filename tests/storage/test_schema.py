@@ -1,5 +1,6 @@
 """Migrations, and plain words about databases that cannot be used."""
 
+import json
 import os
 
 import psycopg2
@@ -7,9 +8,11 @@ import psycopg2.extensions
 import pytest
 
 from ringstats_ts import embedded
-from ringstats_ts.errors import OutdatedSchema, StorageUnavailable, UnsuitableDatabase
+from ringstats_ts.config import Config
+from ringstats_ts.errors import OutdatedSchema, QueryError, StorageUnavailable, UnsuitableDatabase
 from ringstats_ts.storage import policies, schema
 from ringstats_ts.storage.database import Database
+from webapp import create_app
 
 SERVER = os.environ.get("TSSTATS_TEST_DATABASE_URI")
 
@@ -53,7 +56,7 @@ def test_migrations_apply_roll_back_and_apply_again(own_uri):
         assert schema.migrate(database, own_uri) == []
         made = relations(database), functions(database)
         assert schema.roll_back(database, own_uri) == schema.shipped()[-1:]
-        with pytest.raises(OutdatedSchema, match="lacks 1 migrations, from 0007.*tsstats migrate"):
+        with pytest.raises(OutdatedSchema, match="lacks 1 migration, from 0007.*tsstats migrate"):
             schema.check(database)
         assert schema.roll_back(database, own_uri, everything=True) == schema.shipped()[-2::-1]
         assert relations(database) == []
@@ -61,6 +64,28 @@ def test_migrations_apply_roll_back_and_apply_again(own_uri):
         assert schema.migrate(database, own_uri) == schema.shipped()
         assert (relations(database), functions(database)) == made
         assert schema.check(database).license == "timescale"
+
+
+def test_a_running_service_says_that_the_tables_are_gone_and_goes_on_when_they_are_back(own_uri, make_status):
+    client = create_app(Config.from_env({"DATABASE_URI": own_uri})).test_client()
+
+    def post(rx_bytes):
+        return client.post("/", data=json.dumps(make_status(peers={"db": rx_bytes})))
+
+    with Database(own_uri) as database:
+        schema.migrate(database, own_uri)
+        assert post(1000).status_code == 200
+        schema.roll_back(database, own_uri, everything=True)
+        answer = post(2000)
+        assert (answer.status_code, answer.json["type"]) == (503, "/problems/outdated-schema")
+        assert answer.json["title"] == "The database lacks migrations."
+        assert answer.json["detail"].endswith("Run `tsstats migrate`.")
+        assert client.get("/", headers={"Accept": "text/html"}).status_code == 503
+        with pytest.raises(QueryError, match="does not exist"):
+            database.read("SELECT 1 FROM hosts")
+        schema.migrate(database, own_uri)
+        assert post(3000).status_code == 200
+        assert database.run("SELECT count(*) FROM tailscale_status") == [(1,)]
 
 
 def test_policies_are_registered_once_and_follow_the_configuration(own_uri):

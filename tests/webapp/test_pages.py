@@ -6,13 +6,36 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ringstats_ts.config import Config
 from ringstats_ts.storage import overview
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.overview import Overview, Reporter, Traffic
+from webapp import create_app
 from webapp.pages import _ago, _size
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 pytestmark = pytest.mark.usefixtures("clean")
+
+
+def plain(html):
+    """The text of a page, in one line."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+
+
+def minutes_ago(minutes):
+    return f"/?time={(datetime.now(UTC) - timedelta(minutes=minutes)).timestamp():.6f}"
+
+
+@pytest.fixture
+def browse(database_uri):
+    """Gets the page from an application in this process; its answer and text."""
+    client = create_app(Config.from_env({"DATABASE_URI": database_uri})).test_client()
+
+    def get():
+        answer = client.get("/", headers=BROWSER)
+        return answer, plain(answer.text)
+
+    return get
 
 
 def test_curl_gets_version_and_how_to_post(server):
@@ -42,17 +65,21 @@ def test_a_browser_gets_the_overview(start_server, status):
     old = (now - timedelta(hours=3)).timestamp()
     server.post(json.dumps(status("old-1", BackendState="Stopped")), f"/?time={old:.6f}")
     answer = server.request("GET", "/", headers=BROWSER)
-    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.text))
+    page = plain(answer.text)
     assert answer.status == 200
     assert "script-src" not in answer.headers["content-security-policy"]
     assert "<script" not in answer.text
     assert "1 of 2 reporters heard in the last 15 minutes" in page
     assert "2 of 3 nodes online" in page
     assert "&lt;b&gt;DNS&lt;/b&gt; is away web-1" in page
-    assert "web-1 tail0example.ts.net Running 1.94.2 1 of 2 5 min ago" in page
-    assert "old-1 tail0example.ts.net Stopped 1.94.2 3 h ago silent" in page
+    assert (
+        "Host Last heard State Peers online Version"
+        " old-1 tail0example.ts.net 3 h ago silent was Stopped 1.94.2"
+        " web-1 tail0example.ts.net 5 min ago Running 1 of 2 1.94.2 "
+    ) in page
+    assert "not shown" not in page
     assert "Reporter Received Sent web-1 488 KiB 977 KiB" in page
-    assert "Peer Received Sent db-1 488 KiB 977 KiB" in page
+    assert "Added up over all reporters. Peer Received from it Sent to it db-1 488 KiB 977 KiB" in page
     assert server.get("/static/style.css").status == 200
 
 
@@ -73,6 +100,7 @@ def test_the_overview_is_exact(server, status, database_uri):
         reporters=[
             Reporter(
                 name="web-1",
+                stable_id="nweb-1CNTRL",
                 tailnet="tail0example.ts.net",
                 last_seen=reporter.last_seen,
                 silent=False,
@@ -89,9 +117,72 @@ def test_the_overview_is_exact(server, status, database_uri):
         health=[("a", ["web-1"]), ("b", ["web-1"])],
     )
     assert (traffic.by_reporter, traffic.by_peer) == (
-        [Traffic("web-1", 250, 500)],
-        [Traffic("db-1", 250, 500)],
+        [Traffic("web-1", "nweb-1CNTRL", 250, 500)],
+        [Traffic("db-1", "ndb-1CNTRL", 250, 500)],
     )
+
+
+def test_the_most_of_a_tailnet_that_one_reporter_sees_is_counted(server, make_status, database_uri):
+    peers = {"a": {"Online": True}, "b": {"Online": True}, "c": {"Online": False}}
+    server.post(json.dumps(make_status("sees-four", peers)))
+    server.post(json.dumps(make_status("sees-two", {"a": {"Online": False}})))
+    with Database(database_uri) as database:
+        read = overview.read(database, now=datetime.now(UTC))
+    assert (read.nodes_online, read.nodes) == (3, 4)
+
+
+def test_silent_reporters_come_first_and_both_groups_are_bounded(server, status, browse, monkeypatch):
+    monkeypatch.setattr(overview, "SHOWN_REPORTERS", 2)
+    heard = {"heard-1": 1, "heard-2": 2, "heard-3": 3}
+    silent = {"silent-1": 60, "silent-2": 120, "silent-3": 180, "silent-4": 240}
+    for name, minutes in (heard | silent).items():
+        assert server.post(json.dumps(status(name)), minutes_ago(minutes)).status == 200
+    _, page = browse()
+    assert re.findall(r"(?:heard|silent)-\d", page) == ["silent-1", "silent-2", "heard-1", "heard-2"]
+    assert "3 more are not shown, 2 of them silent." in page
+
+
+def test_hosts_and_peers_of_one_name_are_told_apart(server, make_status, browse):
+    for minutes, rx_bytes in ((3, 1000), (1, 3000)):
+        for number in "12":
+            peers = {"db": {"ID": f"nPeer{number}", "RxBytes": rx_bytes, "TxBytes": 0}}
+            document = make_status("twin", peers)
+            document["Self"]["ID"] = f"nHost{number}"
+            document["Self"]["PublicKey"] = f"nodekey:{number:0>64}"
+            assert server.post(json.dumps(document), minutes_ago(minutes)).status == 200
+    server.post(json.dumps(make_status("single")))
+    _, page = browse()
+    assert "twin tail0example.ts.net nHost1 1 min ago" in page
+    assert "twin tail0example.ts.net nHost2 1 min ago" in page
+    assert "single tail0example.ts.net 0 s ago" in page
+    assert "Received Sent twin nHost1 2.0 KiB 0 B twin nHost2 2.0 KiB 0 B" in page
+    assert "Sent to it db nPeer1 2.0 KiB 0 B db nPeer2 2.0 KiB 0 B" in page
+
+
+def divide_by_zero(database, *, now):
+    database.run("SELECT 1 / 0")
+
+
+def test_traffic_that_cannot_be_read_leaves_the_rest_of_the_page(server, status, browse, monkeypatch):
+    server.post(json.dumps(status("web-1")))
+    monkeypatch.setattr(overview, "read_traffic", divide_by_zero)
+    for _ in range(2):
+        answer, page = browse()
+        assert answer.status_code == 200
+        assert "1 of 1 reporters heard" in page
+        assert "The traffic of the last day could not be added up." in page
+        assert "zero" not in page
+
+
+def test_an_overview_that_cannot_be_read_is_503_without_the_reason(browse, monkeypatch, caplog):
+    monkeypatch.setattr(overview, "read", divide_by_zero)
+    for _ in range(2):
+        answer, page = browse()
+        assert answer.status_code == 503
+        assert 1 <= int(answer.headers["retry-after"]) <= 5
+        assert "The overview could not be read The database refused." in page
+        assert "zero" not in page
+    assert "division by zero" in caplog.text
 
 
 def test_the_page_says_so_when_the_database_is_away(start_server, closed_uri):

@@ -7,6 +7,9 @@ import pytest
 
 from ringstats_ts.config import Config
 from ringstats_ts.errors import ConfigError, StorageUnavailable
+from ringstats_ts.storage.database import Database
+from ringstats_ts.storage.refresh import catch_up
+from ringstats_ts.storage.upkeep import run_upkeep as upkeep_once
 from webapp import create_app, log
 from webapp import upkeep as module
 from webapp.upkeep import Upkeep
@@ -98,6 +101,36 @@ def test_a_worker_refreshes_for_late_documents(start_server, connection, monkeyp
         server = start_server(TSSTATS_UPKEEP="on")
         _wait_for(done)
     assert server.stop() == 0
+
+
+def test_upkeep_catches_up_once_and_prunes(server, body, database_uri, monkeypatch):
+    rounds, noted = [], []
+
+    def run_upkeep(database, config):
+        rounds.append(database)
+        upkeep_once(database, config)
+
+    def note_missed(database):
+        noted.append(catch_up(database))
+        return noted[-1]
+
+    monkeypatch.setattr(module, "catch_up", note_missed)
+    monkeypatch.setattr(module, "run_upkeep", run_upkeep)
+    server.post(body, f"/?time={time.time() - 6 * 86400:.0f}")
+    with Database(database_uri) as database:
+        database.run("UPDATE receipts SET received_at = now() - INTERVAL '15 days'")
+        database.run(
+            "INSERT INTO job_runs (job, started_at, finished_at) SELECT"
+            " 'policy_refresh_continuous_aggregate tailscale_peers_5m', t, t"
+            " FROM (SELECT now() - INTERVAL '5 days') AS r (t)"
+        )
+        upkeep = Upkeep(Config.from_env({"DATABASE_URI": database_uri}), every=0.01)
+        upkeep.start()
+        _wait_for(lambda: len(rounds) > 2)
+        upkeep.stop()
+        assert noted == [1]
+        assert database.run("SELECT count(*) FROM receipts") == [(0,)]
+        assert database.run("SELECT count(*) FROM late_windows") == [(0,)]
 
 
 def test_upkeep_goes_on_after_a_failure_and_stops(monkeypatch, caplog):

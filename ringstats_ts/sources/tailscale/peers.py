@@ -38,10 +38,14 @@ COLUMNS = (
 class Reporter:
     """What the reporter's own state says about its view of the peers."""
 
-    running: bool
     stopped: bool
     cut_off: bool
     tailnet: Tailnet
+
+    @property
+    def current(self) -> bool:
+        """Whether its network map is of now."""
+        return not (self.stopped or self.cut_off)
 
     def online(self, sent: bool | None) -> bool | None:
         """Judge a peer's Online.

@@ -49,7 +49,7 @@ def read_status(document: dict[str, Any], context: Context) -> Batch:
     own = read_node(node, ("Self",), stable_id or "", tailnet, text(status, "Version", ()))
     peers = read_peers(members(status, "Peer", ()) or {}, reporter, stable_id)
 
-    exit_node = _exit_node(status, peers, tailnet) if reporter.running else None
+    exit_node = _exit_node(status, peers, tailnet) if not reporter.stopped else None
     row, facts = _status_row(status, own.entity if stable_id else None, exit_node, peers, sample)
     own_changes = [(own.entity, own.digest, own.facts)] if stable_id else []
     return Batch(
@@ -64,8 +64,8 @@ def read_status(document: dict[str, Any], context: Context) -> Batch:
             Rows("tailscale_peers", peer_rows.COLUMNS, peers.rows),
         ),
         changes=(
-            Changes("tailscale_node_changes", "node_id", [*own_changes, *peers.changes]),
-            Changes("tailscale_status_changes", "host_id", [(None, facts_digest(facts), facts)]),
+            Changes("tailscale_node_changes", "node_id", reporter.current, [*own_changes, *peers.changes]),
+            Changes("tailscale_status_changes", "host_id", True, [(None, facts_digest(facts), facts)]),
         ),
         drift=tuple(sorted({*unknown_status(status), *unknown_peer(node, "Self"), *peers.drift})),
         warnings=(*sample.warnings, *host_warnings, *peers.warnings),
@@ -122,7 +122,6 @@ def _reporter(status: Fields, node: Fields, tailnet: Tailnet) -> Reporter:
     state = text(status, "BackendState", ())
     running = state == "Running"
     return Reporter(
-        running=running,
         stopped=state is not None and not running,
         cut_off=running and flag(node, "Online", ("Self",)) is False,
         tailnet=tailnet,
