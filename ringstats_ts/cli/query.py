@@ -97,9 +97,15 @@ def _line(text: str) -> str:
     return text.translate(CONTROL)
 
 
+LARGEST_INTEGER = 2**63
+"""Larger ones are written as strings: few readers of JSON keep them exact."""
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        if value != value.to_integral_value():
+            return float(value)
+        return int(value) if abs(value) < LARGEST_INTEGER else str(value)
     if isinstance(value, timedelta):
         return _interval(value)
     if isinstance(value, bytes | memoryview):

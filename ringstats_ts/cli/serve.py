@@ -58,7 +58,8 @@ def check_address(listen: str) -> None:
     try:
         socket.create_server((host.strip("[]"), int(port)), family=family).close()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        # create_server adds the address, which is said already.
+        reason = (error.strerror or str(error)).partition(" (while")[0].lower()
         raise ConfigError(
             f"Nothing can listen on {listen}: {reason}.", "Name another address with --listen."
         ) from None

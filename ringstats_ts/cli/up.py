@@ -158,14 +158,24 @@ def _watch(config: Config, place: Place, web: subprocess.Popen[bytes], stop: thr
     with Database(place.uri) as database:
         while not stop.is_set() and web.poll() is None:
             if place.own:
-                with suppress(StorageUnavailable):
-                    # Late windows first: retention may drop the rows that they need.
-                    upkeep.run_upkeep(database, config)
-                    upkeep.run_due_jobs(database)
-                    if time.monotonic() - vacuumed > VACUUM_SECONDS:
-                        upkeep.vacuum(database)
-                        vacuumed = time.monotonic()
+                due = time.monotonic() - vacuumed > VACUUM_SECONDS
+                vacuumed = time.monotonic() if due else vacuumed
+                _keep_up(database, config, vacuum=due)
             _pause(web, stop)
+
+
+def _keep_up(database: Database, config: Config, *, vacuum: bool) -> None:
+    """One round of upkeep. Whatever goes wrong, documents are taken on."""
+    try:
+        # Late windows first: retention may drop the rows that they need.
+        upkeep.run_upkeep(database, config)
+        upkeep.run_due_jobs(database)
+        if vacuum:
+            upkeep.vacuum(database)
+    except StorageUnavailable:
+        pass  # It is being started again; the next round comes soon.
+    except RingstatsError as error:
+        click.echo(f"Upkeep failed: {error}", err=True)
 
 
 def _pause(web: subprocess.Popen[bytes], stop: threading.Event) -> None:

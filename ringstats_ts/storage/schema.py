@@ -87,8 +87,8 @@ def check_server(database: Database) -> Server:
 
 
 def is_fresh(database: Database) -> bool:
-    """Whether no migration was ever applied."""
-    return not database.rows("has_migrations")[0][0]
+    """Whether no migration is applied."""
+    return not _applied(database)
 
 
 def pending(database: Database) -> list[str]:
@@ -138,7 +138,7 @@ def roll_back(database: Database, uri: str, *, everything: bool = False) -> list
 
 
 def _applied(database: Database) -> set[str]:
-    if is_fresh(database):
+    if not database.rows("has_migrations")[0][0]:
         return set()
     return {name for (name,) in database.rows("applied_migrations")}
 

@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from psycopg2.extensions import make_dsn
 
 from tests.cli.conftest import SERVER, Tsstats
 
@@ -205,7 +205,7 @@ def test_what_a_user_can_cause_ends_in_one_line(tsstats, words, environment, cod
 
 @pytest.mark.skipif(SERVER is None, reason="the embedded database takes every name and password")
 def test_a_database_that_is_not_there_is_not_waited_for(tsstats):
-    absent = re.sub(r"/[^/?]*(\?|$)", r"/tsstats_absent\1", tsstats.uri)
+    absent = make_dsn(tsstats.uri, dbname="tsstats_absent")
     done = tsstats("query", "SELECT 1", DATABASE_URI=absent)
     assert done.code == 1
     assert 'database "tsstats_absent" does not exist. Check DATABASE_URI.' in done.errors
