@@ -26,6 +26,8 @@ from ringstats_ts.model import JSON
 
 GZIP_MAGIC = b"\x1f\x8b"
 LONGEST_INTEGER = 21
+_MANY_DIGITS = b"0" * 19
+_DIGITS = bytes(48 if chr(byte).isdecimal() and byte < 128 else 32 for byte in range(256))
 _LONG_INTEGER = re.compile(rb"[:\[,\s-]\d{19,}[,\s\]}]")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _WARNING = re.compile(rb"\A(?:[ \t]*(?:Warning|#|//)[^\n]*\r?\n)+", re.IGNORECASE)
@@ -99,7 +101,8 @@ def refuse_rounded(body: bytes) -> None:
     UnstorablePayload
     """
     text = _utf8(body)
-    if _LONG_INTEGER.search(text):
+    # The first look is some ten times as fast as the pattern, and nearly always enough.
+    if _MANY_DIGITS in text.translate(_DIGITS) and _LONG_INTEGER.search(text):
         for part in (text,) if _is_json(text) else BytesIO(text):
             if part.strip():
                 json.loads(part, parse_int=_integer)
