@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,29 @@ Connection = psycopg2.extensions.connection
 
 
 @pytest.fixture(scope="session")
-def empty_database_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A database without anything of ours."""
+def new_database(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], AbstractContextManager[str]]:
+    """Makes databases without anything of ours, each for the length of a block; a name tells them apart."""
     server = os.environ.get("TSSTATS_TEST_DATABASE_URI")
-    if server:
-        yield from _scratch_database(server)
-    else:
-        with embedded.open_database(tmp_path_factory.mktemp("database")) as uri:
-            yield uri
+
+    def make(name: str) -> AbstractContextManager[str]:
+        if server:
+            return _scratch_database(server, f"tsstats_{name}_{os.getpid()}")
+        return embedded.open_database(tmp_path_factory.mktemp(name))
+
+    return make
 
 
-def _scratch_database(server: str) -> Iterator[str]:
-    name = f"tsstats_test_{os.getpid()}"
+@pytest.fixture(scope="session")
+def empty_database_uri(new_database: Callable[[str], AbstractContextManager[str]]) -> Iterator[str]:
+    """A database without anything of ours."""
+    with new_database("test") as uri:
+        yield uri
+
+
+@contextmanager
+def _scratch_database(server: str, name: str) -> Iterator[str]:
     administrator = psycopg2.connect(server)
     administrator.autocommit = True
     with administrator.cursor() as cursor:

@@ -131,10 +131,9 @@ def open_uri(config: Config, *, as_it_is: bool = False) -> Iterator[str]:
 
 
 @contextmanager
-def open_database(config: Config, *, bounded: bool = False) -> Iterator[Database]:
-    """The database to use, checked. `bounded` sets the deadline of a live document."""
-    timeout = config.database_timeout if bounded else None
-    with open_uri(config) as uri, Database(uri, timeout) as database:
+def open_database(config: Config) -> Iterator[Database]:
+    """The database to use, checked; without a deadline for what a person waits for."""
+    with open_uri(config) as uri, Database(uri) as database:
         schema.check(database)
         yield database
 

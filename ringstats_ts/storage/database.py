@@ -30,7 +30,10 @@ from ringstats_ts.sql import statement
 
 Params = dict[str, Any]
 
-RETRYABLE_CLASSES = ("08", "40", "53", "55", "57", "58")
+CONNECT_SECONDS = 5
+
+CONTENDED_CLASS = "40"
+RETRYABLE_CLASSES = ("08", "53", "55", "57", "58")
 RETRYABLE_STATES = ("25006", "25P03")
 CONFLICT_STATES = ("23503", "23505")
 UNSTORABLE_CLASSES = ("22", "54")
@@ -75,10 +78,9 @@ class Database:
         bound of one statement, by `statement_timeout`; None for none.
     """
 
-    def __init__(self, uri: str, timeout: timedelta | None = None, *, connect_timeout: int = 5) -> None:
+    def __init__(self, uri: str, timeout: timedelta | None = None) -> None:
         self._uri = uri
         self._timeout = timeout
-        self._connect_timeout = connect_timeout
         self._connection: psycopg2.extensions.connection | None = None
         self.memory = Memory()
 
@@ -167,7 +169,7 @@ class Database:
         try:
             connection = psycopg2.connect(
                 self._uri,
-                connect_timeout=self._connect_timeout,
+                connect_timeout=CONNECT_SECONDS,
                 application_name="tsstats",
                 options=" ".join(options),
             )
@@ -220,16 +222,10 @@ class Transaction:
         """Run SQL and give its rows."""
         return _execute(self._cursor, sql, params)
 
-    def execute(self, sql: str, params: Params | None = None) -> int:
-        """Run SQL that gives no rows; the number of rows it changed."""
-        self._cursor.execute(sql, params)
-        return self._cursor.rowcount
-
-    def copy(self, table: str, columns: Sequence[str], text: TextIO) -> int:
-        """COPY rows in PostgreSQL's text format into the table; their number."""
+    def copy(self, table: str, columns: Sequence[str], text: TextIO) -> None:
+        """COPY rows in PostgreSQL's text format into the table."""
         names = ", ".join(quote(column) for column in columns)
         self._cursor.copy_expert(f"COPY {quote(table)} ({names}) FROM STDIN", text)
-        return self._cursor.rowcount
 
 
 def _execute(cursor: psycopg2.extensions.cursor, sql: str, params: Params | None) -> list[tuple[Any, ...]]:
@@ -305,7 +301,7 @@ def translate(error: psycopg2.Error, *, lost: bool) -> RingstatsError:
     detail = _first_line(error)
     if lost or isinstance(error, psycopg2.InterfaceError):
         return ConnectionLost(f"The connection to the database was lost: {detail}.")
-    if state.startswith("40"):
+    if state.startswith(CONTENDED_CLASS):
         return Contended(f"Another transaction was in the way: {detail}.")
     if state.startswith(RETRYABLE_CLASSES) or state in RETRYABLE_STATES:
         return StorageUnavailable(f"The database cannot take this now: {detail}.")

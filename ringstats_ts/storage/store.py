@@ -177,7 +177,7 @@ def _drop(transaction: Transaction, host_id: int, batch: Batch) -> Forgotten:
         for changes in batch.changes
     }
     for part in batch.rows:
-        transaction.execute(
+        transaction.query(
             f"DELETE FROM {quote(part.table)} WHERE host_id = %(host_id)s AND time = %(time)s", at
         )
     return forgotten

@@ -12,6 +12,9 @@ from ringstats_ts.storage.refresh import refresh_late
 
 logger = logging.getLogger(__name__)
 
+IDLE = timedelta(seconds=10)
+"""Pause between two rounds of upkeep."""
+
 VACUUMED = ("hosts", "receipts", "rejects", "tailscale_nodes", "late_windows", "job_runs")
 """Small tables that are updated or pruned a lot."""
 
@@ -68,7 +71,3 @@ def _run(database: Database, name: str, sql: str) -> bool:
         logger.warning("%s failed: %s", name, error)
     database.rows("finish_job_run", {"job": name, "error": error})
     return error is None
-
-
-IDLE = timedelta(seconds=10)
-"""Pause between two rounds of upkeep."""

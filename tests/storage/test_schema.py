@@ -1,37 +1,21 @@
 """Migrations, and plain words about databases that cannot be used."""
 
 import json
-import os
 
-import psycopg2
-import psycopg2.extensions
 import pytest
 
-from ringstats_ts import embedded
 from ringstats_ts.config import Config
 from ringstats_ts.errors import OutdatedSchema, QueryError, StorageUnavailable, UnsuitableDatabase
 from ringstats_ts.storage import policies, schema
 from ringstats_ts.storage.database import Database
 from webapp import create_app
 
-SERVER = os.environ.get("TSSTATS_TEST_DATABASE_URI")
-
 
 @pytest.fixture(scope="module")
-def own_uri(tmp_path_factory):
+def own_uri(new_database):
     """A database of this module's own, which it may take apart."""
-    if SERVER is None:
-        with embedded.open_database(tmp_path_factory.mktemp("schema")) as uri:
-            yield uri
-        return
-    name = f"tsstats_schema_{os.getpid()}"
-    administrator = psycopg2.connect(SERVER)
-    administrator.autocommit = True
-    with administrator.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-        yield psycopg2.extensions.make_dsn(SERVER, dbname=name)
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    administrator.close()
+    with new_database("schema") as uri:
+        yield uri
 
 
 def relations(database):
