@@ -94,7 +94,43 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("listen", ("TSSTATS_LISTEN",), "127.0.0.1:8000", parse_listen, "Address of the web service."),
     Setting("workers", ("TSSTATS_WORKERS",), 2, _whole, "Web worker processes."),
-    Setting("threads", ("TSSTATS_THREADS",), 8, _whole, "Threads (and database connections) per worker."),
+    Setting("threads", ("TSSTATS_THREADS",), 16, _whole, "Threads (and database connections) per worker."),
+    Setting(
+        "writers",
+        ("TSSTATS_WRITERS",),
+        8,
+        _whole,
+        "Requests of one worker that store at a time; its other threads answer health checks and refusals.",
+    ),
+    Setting(
+        "queue_timeout",
+        ("TSSTATS_QUEUE_TIMEOUT",),
+        timedelta(seconds=2),
+        parse_interval,
+        "Longest that a request waits to be one of the writers before it is answered 503.",
+    ),
+    Setting(
+        "body_timeout",
+        ("TSSTATS_BODY_TIMEOUT",),
+        timedelta(seconds=30),
+        parse_interval,
+        "Longest that a body may take to arrive.",
+    ),
+    Setting(
+        "auth",
+        ("TSSTATS_AUTH",),
+        None,
+        _switch,
+        "Whether a token is needed. Unset, it is not on a loopback address, and on another one "
+        "the service does not start.",
+    ),
+    Setting(
+        "rate",
+        ("TSSTATS_RATE",),
+        100,
+        _count,
+        "Requests a second that one token may make of one worker, ten seconds' worth at once; 0 for any number.",
+    ),
     Setting(
         "proxy_hops",
         ("TSSTATS_PROXY_HOPS",),
@@ -131,6 +167,8 @@ SETTINGS: tuple[Setting, ...] = (
         _whole,
         "Most values in one body.",
     ),
+    Setting("max_key_bytes", ("TSSTATS_MAX_KEY_BYTES",), 512, _whole, "Longest key of an object [bytes]."),
+    Setting("max_string_bytes", ("TSSTATS_MAX_STRING_BYTES",), 64 * 1024, _whole, "Longest string [bytes]."),
     Setting("max_lines", ("TSSTATS_MAX_LINES",), 5000, _whole, "Most documents in one NDJSON or array body."),
     Setting(
         "database_timeout",
@@ -147,6 +185,35 @@ SETTINGS: tuple[Setting, ...] = (
         "How far in the future a sample time may lie.",
     ),
     Setting(
+        "past",
+        ("TSSTATS_PAST",),
+        timedelta(days=90),
+        parse_interval,
+        "How far in the past a sample that is posted may lie; files that are ingested may be older.",
+    ),
+    Setting(
+        "max_days",
+        ("TSSTATS_MAX_DAYS",),
+        31,
+        _whole,
+        "Most days (UTC) that the samples of one body may be of.",
+    ),
+    Setting("max_hosts", ("TSSTATS_MAX_HOSTS",), 10_000, _whole, "Most hosts that may report."),
+    Setting(
+        "new_hosts",
+        ("TSSTATS_NEW_HOSTS",),
+        1000,
+        _whole,
+        "New hosts that one token, or everybody without one, may name in a day.",
+    ),
+    Setting(
+        "new_series",
+        ("TSSTATS_NEW_SERIES",),
+        50_000,
+        _whole,
+        "New series (nodes, paths) that one token, or everybody without one, may name in a day.",
+    ),
+    Setting(
         "receipts_keep",
         ("TSSTATS_RECEIPTS_KEEP",),
         timedelta(days=14),
@@ -159,6 +226,20 @@ SETTINGS: tuple[Setting, ...] = (
         timedelta(days=14),
         parse_interval,
         "Age at which rejects are pruned.",
+    ),
+    Setting(
+        "rejects_keep_bytes",
+        ("TSSTATS_REJECTS_KEEP_BYTES",),
+        256 * 1024 * 1024,
+        _whole,
+        "Size of all kept rejects from which the oldest are pruned [bytes].",
+    ),
+    Setting(
+        "rejects_keep_count",
+        ("TSSTATS_REJECTS_KEEP_COUNT",),
+        100_000,
+        _whole,
+        "Number of rejects from which the oldest are pruned.",
     ),
     Setting(
         "embedded_sync",
@@ -179,17 +260,31 @@ class Config:
     listen: str
     workers: int
     threads: int
+    writers: int
+    queue_timeout: timedelta
+    body_timeout: timedelta
+    auth: bool | None
+    rate: int
     proxy_hops: int
     upkeep: bool
     max_body_bytes: int
     max_document_bytes: int
     max_depth: int
     max_values: int
+    max_key_bytes: int
+    max_string_bytes: int
     max_lines: int
     database_timeout: timedelta
     future: timedelta
+    past: timedelta
+    max_days: int
+    max_hosts: int
+    new_hosts: int
+    new_series: int
     receipts_keep: timedelta
     rejects_keep: timedelta
+    rejects_keep_bytes: int
+    rejects_keep_count: int
     embedded_sync: bool
     policies: Mapping[str, str]
 

@@ -119,6 +119,51 @@ class ConflictingPayload(PayloadError):
     hint = "Send it with `replace=1` if it is a correction."
 
 
+class Unauthorized(RingstatsError):
+    """No valid token was sent."""
+
+    code = "unauthorized"
+    hint = "Send `Authorization: Bearer <token>`; `tsstats token create` makes one."
+
+
+class Forbidden(PayloadError):
+    """The token does not allow this."""
+
+    code = "forbidden"
+    hint = "`tsstats token list` shows what each token is for."
+
+
+class Busy(RingstatsError):
+    """The service is busy; the body was not read."""
+
+    code = "busy"
+    hint = "Try again."
+    retryable = True
+
+
+class TooManyRequests(RingstatsError):
+    """This sender posts faster than it may; the body was not read."""
+
+    code = "too-many-requests"
+    hint = "Try again later, or raise TSSTATS_RATE."
+    retryable = True
+
+
+class BudgetSpent(PayloadError):
+    """This sender has named more that is new than it may in one day."""
+
+    code = "budget-spent"
+    hint = "Values of what is known already are still taken."
+    retryable = True
+
+
+class PartlyRefused(PayloadError):
+    """Some documents of the body were refused; the others are stored."""
+
+    code = "partly-refused"
+    hint = "Correct those that `errors` names and send them again; the others need not be sent."
+
+
 class StorageError(RingstatsError):
     """The database refused."""
 

@@ -16,11 +16,27 @@ JSON = Any
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """Who is allowed to do what: the token that came with a request, without its secret.
+
+    `hosts` is a host's name, or a pattern with `*` and `?` of the names that may report
+    with it. `scopes` are `ingest`, `read`.
+    """
+
+    token_id: int
+    key_id: str
+    hosts: str
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Payload:
     """A body as it was received, and what its sender said about it.
 
     `time` is what the sender named; `file_time` the file's mtime, where there is a
     file. `sender` names the host when neither the sender nor the document does.
+    `token` is what it was sent with, if any. `partial`: the good documents of the body are
+    stored though others are refused. `backfill`: old samples are meant.
     """
 
     body: bytes
@@ -32,6 +48,9 @@ class Payload:
     key: str | None = None
     replace: bool = False
     sender: str = "unknown"
+    token: Token | None = None
+    partial: bool = False
+    backfill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
