@@ -6,6 +6,10 @@ codes: `webapp.errors` and `ringstats_ts.cli.errors` hold those tables.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 
 class RingstatsError(Exception):
     """Something went wrong."""
@@ -13,6 +17,10 @@ class RingstatsError(Exception):
     code = "error"
     hint: str | None = None
     retryable = False
+    retry_after: float | None = None
+    """Seconds after which trying again may be worth it, where that is known."""
+    documents = 1
+    """How many documents were not stored because of it."""
 
     def __init__(self, message: str | None = None, hint: str | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
@@ -133,16 +141,24 @@ class Forbidden(PayloadError):
     hint = "`tsstats token list` shows what each token is for."
 
 
+class BodyTimeout(RingstatsError):
+    """The body did not arrive in time."""
+
+    code = "body-timeout"
+    hint = "Nothing was stored. Send it again, or raise TSSTATS_BODY_TIMEOUT where the network is that slow."
+    retryable = True
+
+
 class Busy(RingstatsError):
     """The service is busy; the body was not read."""
 
     code = "busy"
-    hint = "Try again."
+    hint = "Nothing was stored; try again."
     retryable = True
 
 
 class TooManyRequests(RingstatsError):
-    """This sender posts faster than it may; the body was not read."""
+    """The sender posts faster than it may; the body was not read."""
 
     code = "too-many-requests"
     hint = "Try again later, or raise TSSTATS_RATE."
@@ -150,24 +166,50 @@ class TooManyRequests(RingstatsError):
 
 
 class BudgetSpent(PayloadError):
-    """This sender has named more that is new than it may in one day."""
+    """The sender has named more that is new than it may in one day."""
 
     code = "budget-spent"
     hint = "Values of what is known already are still taken."
     retryable = True
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One refused document of a body: its number, from 0, its text and what is wrong with it."""
+
+    number: int
+    text: bytes
+    error: PayloadError
+
+
 class PartlyRefused(PayloadError):
-    """Some documents of the body were refused; the others are stored."""
+    """Some documents of the body were refused; the others are stored.
+
+    `receipts` are of those that are stored, `refusals` are the others.
+    """
 
     code = "partly-refused"
     hint = "Correct those that `errors` names and send them again; the others need not be sent."
+
+    def __init__(
+        self,
+        message: str | None = None,
+        hint: str | None = None,
+        *,
+        receipts: Sequence[Any] = (),
+        refusals: Sequence[Refusal] = (),
+    ) -> None:
+        super().__init__(message, hint)
+        self.receipts = receipts
+        self.refusals = refusals
 
 
 class StorageError(RingstatsError):
     """The database refused."""
 
     code = "storage"
+    retried = False
+    """Whether the transaction is worth running again here and now."""
 
 
 class StorageUnavailable(StorageError):
@@ -176,6 +218,13 @@ class StorageUnavailable(StorageError):
     code = "storage-unavailable"
     hint = "Nothing was stored; try again."
     retryable = True
+
+
+class StatementTimeout(StorageUnavailable):
+    """The database took too long."""
+
+    code = "statement-timeout"
+    hint = "Nothing was changed; try again."
 
 
 class OutcomeUnknown(StorageUnavailable):

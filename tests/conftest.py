@@ -6,9 +6,10 @@ drop it at the end.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ringstats_ts import embedded
 from ringstats_ts.config import Config
 from ringstats_ts.storage import policies, schema
 from ringstats_ts.storage.database import Database
+from tests.postgres import PostgresCluster, directories, why_not
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = sorted((ROOT / "samples").glob("*.json"))
@@ -178,6 +180,27 @@ def _node(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         "InMagicSock": True,
         "InEngine": True,
     } | dict(fields)
+
+
+@pytest.fixture(scope="session")
+def postgres_binaries() -> None:
+    """Skips where no PostgreSQL of the test's own can be had."""
+    if reason := why_not():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def new_postgres(postgres_binaries: None) -> Iterator[Callable[..., PostgresCluster]]:
+    """Makes clusters, not started: `new_postgres({"max_connections": "5"})`. They end with the session."""
+    with directories() as directory, ExitStack() as stack:
+
+        def make(conf: Mapping[str, str] | None = None, **options: Any) -> PostgresCluster:
+            made = PostgresCluster(directory / str(next(numbers)), conf, **options)
+            stack.callback(made.stop, "immediate")
+            return made
+
+        numbers = itertools.count()
+        yield make
 
 
 @pytest.fixture

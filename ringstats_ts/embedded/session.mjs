@@ -178,7 +178,8 @@ export class Session {
   }
 
   async #begin() {
-    if (this.closed) return;
+    // The start-up of a client that has gone would be waited for for ever, and nobody else would be served.
+    if (this.closed) return void (this.#queue = []);
     this.#shift();
     const { user, database = user, options = "", ...others } = this.#parameters;
     const own = Object.entries(others).filter(([name]) => !OWN_PARAMETERS.has(name) && !name.startsWith("_pq_"));

@@ -1,60 +1,44 @@
-"""The connection: opened when it is needed, replaced when it was lost, every error translated.
+"""The connection: opened when it is needed, replaced when it was lost, ended when its time is up.
 
-Nothing else in the program imports the driver. A `Database` belongs to one thread.
+A `Database` belongs to one thread; every error that leaves it is one of ours.
 """
 
 from __future__ import annotations
 
-import selectors
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TextIO
+from time import monotonic
+from typing import Any
 
 import psycopg2
 import psycopg2.extensions
-import psycopg2.extras
 import sqlparse
 
-from ringstats_ts.errors import (
-    OutdatedSchema,
-    QueryError,
-    RingstatsError,
-    StorageError,
-    StorageUnavailable,
-    UnstorablePayload,
-)
-from ringstats_ts.model import Entity
+from ringstats_ts.errors import QueryError, RingstatsError, UnstorablePayload
 from ringstats_ts.sql import statement
+from ringstats_ts.storage.connect import connect, is_lost
+from ringstats_ts.storage.failures import ConnectionLost, DeadlinePassed, first_line, translate
+from ringstats_ts.storage.watchdog import WATCHDOG, Watch, Watchdog
 
 Params = dict[str, Any]
 
-CONNECT_SECONDS = 5
-
-CONTENDED_CLASS = "40"
-RETRYABLE_CLASSES = ("08", "53", "55", "57", "58")
-RETRYABLE_STATES = ("25006", "25P03")
-CONFLICT_STATES = ("23503", "23505")
-UNSTORABLE_CLASSES = ("22", "54")
-MISSING_STATES = ("42P01", "42703", "42883")
-NO_ACCESS = (
-    "does not exist",
-    "password authentication failed",
-    "no password supplied",
-    "no pg_hba.conf entry",
-)
-"""In the words of a server that answers, and will say the same again. It sends no SQLSTATE."""
+COPY_BYTES = 256 * 1024
+"""What COPY hands to the driver at once; the driver's own 8 KiB would be many small steps."""
 
 
 @dataclass(slots=True)
 class Memory:
     """What was read from this database and does not change: ids by natural key, retention.
 
+    `entities` are by dimension, `attributes` by digest.
+
     It is dropped with the connection, since another database may answer the next one.
     """
 
-    entities: dict[Entity, int] = field(default_factory=dict)
+    entities: dict[str, dict[tuple[str, ...], int]] = field(default_factory=dict)
     attributes: dict[bytes, int] = field(default_factory=dict)
     horizons: dict[str, tuple[timedelta | None, datetime]] = field(default_factory=dict)
 
@@ -75,13 +59,20 @@ class Database:
     uri
         libpq URI. Never shown or logged.
     timeout
-        bound of one statement, by `statement_timeout`; None for none.
+        bound of everything that is asked at once: of one statement or transaction, or of
+        what stands in one `deadline` block; None for none.
+    watchdog
+        ends the connection where the server does not keep that bound.
     """
 
-    def __init__(self, uri: str, timeout: timedelta | None = None) -> None:
+    def __init__(self, uri: str, timeout: timedelta | None = None, watchdog: Watchdog = WATCHDOG) -> None:
         self._uri = uri
         self._timeout = timeout
+        self._watchdog = watchdog
         self._connection: psycopg2.extensions.connection | None = None
+        self._transaction: Transaction | None = None
+        self._deadline: float | None = None
+        self._watch: Watch | None = None
         self.memory = Memory()
 
     def __enter__(self) -> Database:
@@ -92,9 +83,28 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""
+        self._release()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    @contextmanager
+    def deadline(self, within: timedelta | None = None) -> Iterator[None]:
+        """Bound all that the block asks of the database; by the timeout, unless told otherwise.
+
+        Past it, what waits for the server fails with DeadlinePassed, and so does what would
+        begin. In a block that has a deadline already this does nothing.
+        """
+        within = within or self._timeout
+        if within is None or self._deadline is not None:
+            yield
+            return
+        self._deadline = monotonic() + within.total_seconds()
+        try:
+            yield
+        finally:
+            self._deadline = None
+            self._release()
 
     def rows(self, name: str, params: Params | None = None) -> list[tuple[Any, ...]]:
         """Run the statement of that name by itself and give its rows."""
@@ -103,7 +113,10 @@ class Database:
     def run(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
         """Run SQL by itself, outside a transaction, and give its rows."""
         try:
-            with self.translated(), self.connection().cursor() as cursor:
+            with self.deadline(), self.translated(), self.connection().cursor() as cursor:
+                if self._transaction is not None:
+                    # In its block, this belongs to it.
+                    self._transaction.flush()
                 return _execute(cursor, sql, params)
         except UnstorablePayload as error:
             # Nobody's payload: a value that was read, or a number that grew too large.
@@ -120,20 +133,21 @@ class Database:
         """
         if len([part for part in sqlparse.split(sql) if part.strip("; \t\r\n")]) != 1:
             raise QueryError("A query is one statement.", "Run several one by one.")
-        connection = self.connection()
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute("BEGIN READ ONLY")
-                cursor.execute("SET LOCAL ROLE tsstats_reader")
-                cursor.execute(sql)
-                names = [column.name for column in cursor.description or ()]
-                return Answer(names, cursor.fetchall() if cursor.description else [])
-        except psycopg2.Error as error:
-            if connection.closed:
-                raise translate(error, lost=True) from error
-            raise QueryError(f"The query failed: {_first_line(error)}.") from error
-        finally:
-            self._roll_back(connection)
+        with self.deadline():
+            connection = self.connection()
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute("BEGIN READ ONLY")
+                    cursor.execute("SET LOCAL ROLE tsstats_reader")
+                    cursor.execute(sql)
+                    names = [column.name for column in cursor.description or ()]
+                    return Answer(names, cursor.fetchall() if cursor.description else [])
+            except psycopg2.Error as error:
+                if connection.closed:
+                    raise self._translate(error) from error
+                raise QueryError(f"The query failed: {first_line(error)}.") from error
+            finally:
+                self._roll_back(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -141,50 +155,52 @@ class Database:
 
         Raises
         ------
-        StorageUnavailable
-            where the connection is lost. It may have committed if this came at the end.
+        ConnectionLost
+            with `may_have_committed` where this came at the end.
         """
-        with self.translated():
+        with self.deadline():
             connection = self.connection()
-            cursor = connection.cursor()
+            committing = False
             try:
-                cursor.execute("BEGIN")
-                yield Transaction(cursor)
-                cursor.execute("COMMIT")
-            except BaseException:
+                with self.translated(), connection.cursor() as cursor:
+                    transaction = self._transaction = Transaction(cursor)
+                    yield transaction
+                    committing = True
+                    transaction.commit()
+                    if cursor.statusmessage != "COMMIT":
+                        # What failed in the block and went no further; the server does not call it an error.
+                        raise QueryError("The transaction was rolled back.")
+            except BaseException as error:
+                if isinstance(error, ConnectionLost):
+                    error.may_have_committed = committing
                 self._roll_back(connection)
                 raise
+            finally:
+                self._transaction = None
 
     def connection(self) -> psycopg2.extensions.connection:
-        """The open connection, in autocommit."""
-        if self._connection is None or _is_lost(self._connection):
+        """The open connection, in autocommit, under watch inside a `deadline` block.
+
+        Raises
+        ------
+        StorageUnavailable, NoAccess
+        """
+        if self._deadline is not None and monotonic() >= self._deadline:
+            passed = DeadlinePassed()
+            passed.may_have_committed = False
+            raise passed
+        if self._connection is None or is_lost(self._connection):
             self.close()
-            self._connection = self._connect()
+            self._connection = connect(self._uri, self._timeout, self._deadline)
+            self.memory = Memory()
+        if self._deadline is not None and self._watch is None:
+            self._watch = self._watchdog.watch(self._connection.fileno(), self._deadline)
         return self._connection
 
-    def _connect(self) -> psycopg2.extensions.connection:
-        options = ["-c TimeZone=UTC"]
-        if self._timeout is not None:
-            options.append(f"-c statement_timeout={int(self._timeout.total_seconds() * 1000)}")
-        try:
-            connection = psycopg2.connect(
-                self._uri,
-                connect_timeout=CONNECT_SECONDS,
-                application_name="tsstats",
-                options=" ".join(options),
-            )
-        except psycopg2.OperationalError as error:
-            if any(words in str(error) for words in NO_ACCESS):
-                raise NoAccess(f"The database cannot be used: {_first_line(error)}.") from None
-            raise StorageUnavailable(
-                f"The database cannot be reached: {_first_line(error)}.", "Is it running? Try again."
-            ) from None
-        except psycopg2.Error:
-            # libpq's own words quote the address, and with it the password.
-            raise StorageError("The database address cannot be used.", "Check DATABASE_URI.") from None
-        connection.autocommit = True
-        self.memory = Memory()
-        return connection
+    def _release(self) -> None:
+        if self._watch is not None:
+            self._watchdog.release(self._watch)
+            self._watch = None
 
     def _roll_back(self, connection: psycopg2.extensions.connection) -> None:
         """Roll back; a connection that cannot is closed, so that the next call opens another."""
@@ -201,18 +217,24 @@ class Database:
         try:
             yield
         except psycopg2.Error as error:
-            if error.pgcode in MISSING_STATES:
-                raise OutdatedSchema(
-                    f"The database lacks what this version needs: {_first_line(error)}."
-                ) from error
-            raise translate(error, lost=self._connection is None or bool(self._connection.closed)) from error
+            raise self._translate(error) from error
+
+    def _translate(self, error: psycopg2.Error) -> RingstatsError:
+        lost = self._connection is None or bool(self._connection.closed)
+        return translate(error, lost=lost, overdue=self._watch is not None and self._watch.ended)
 
 
 class Transaction:
-    """What may be done between BEGIN and COMMIT."""
+    """What may be done between BEGIN and COMMIT.
+
+    What gives no answer waits and goes to the server in one message with what comes next:
+    each message is a way there and back. Where one of its statements fails, the server
+    carries out none behind it, COMMIT neither, and the transaction is rolled back.
+    """
 
     def __init__(self, cursor: psycopg2.extensions.cursor) -> None:
         self._cursor = cursor
+        self._waiting: list[bytes] = [b"BEGIN"]
 
     def rows(self, name: str, params: Params | None = None) -> list[tuple[Any, ...]]:
         """Run the statement of that name and give its rows."""
@@ -220,43 +242,57 @@ class Transaction:
 
     def query(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
         """Run SQL and give its rows."""
-        return _execute(self._cursor, sql, params)
+        self._waiting.append(_bound(self._cursor, sql, params))
+        self.flush()
+        return self._cursor.fetchall() if self._cursor.description else []
 
-    def copy(self, table: str, columns: Sequence[str], text: TextIO) -> None:
+    def later(self, name: str, params: Params) -> None:
+        """Run the statement of that name before whatever is sent next, and take no answer."""
+        self._waiting.append(_bound(self._cursor, statement(name), params))
+
+    def insert_later(self, table: str, columns: Sequence[str], row: Sequence[str | None]) -> None:
+        """Insert one row, of values in PostgreSQL's text format, before whatever is sent next."""
+        sql = f"INSERT INTO {quote(table)} ({_names(columns)}) VALUES %(row)s"
+        self._waiting.append(_bound(self._cursor, sql, {"row": tuple(row)}))
+
+    def copy(self, table: str, columns: Sequence[str], text: str) -> None:
         """COPY rows in PostgreSQL's text format into the table."""
-        names = ", ".join(quote(column) for column in columns)
-        self._cursor.copy_expert(f"COPY {quote(table)} ({names}) FROM STDIN", text)
+        try:
+            # Encoded here: what the driver cannot encode looks like a cancelled query.
+            content = io.BytesIO(text.encode())
+        except UnicodeEncodeError as error:
+            raise translate(error) from error
+        self.flush()
+        self._cursor.copy_expert(f"COPY {quote(table)} ({_names(columns)}) FROM STDIN", content, COPY_BYTES)
+
+    def flush(self) -> None:
+        """Send what waits: its errors are raised here."""
+        if self._waiting:
+            message = b";\n".join(self._waiting)
+            self._waiting.clear()
+            self._cursor.execute(message)
+
+    def commit(self) -> None:
+        """Send what waits, and COMMIT with it. Called at the end of the block, by nobody else."""
+        self._waiting.append(b"COMMIT")
+        self.flush()
 
 
 def _execute(cursor: psycopg2.extensions.cursor, sql: str, params: Params | None) -> list[tuple[Any, ...]]:
-    try:
-        cursor.execute(sql, params)
-    except UnicodeEncodeError as error:
-        raise UnstorablePayload("A text has a lone surrogate, which cannot be stored.") from error
-    except ValueError as error:
-        raise UnstorablePayload("A text holds the character NUL, which cannot be stored.") from error
+    cursor.execute(_bound(cursor, sql, params))
     return cursor.fetchall() if cursor.description else []
 
 
-class NoAccess(StorageError):
-    """The database does not let us in."""
-
-    code = "no-access"
-    hint = "Check DATABASE_URI."
-
-
-class ConnectionLost(StorageUnavailable):
-    """The connection to the database was lost."""
+def _bound(cursor: psycopg2.extensions.cursor, sql: str, params: Params | None) -> bytes:
+    """The statement with its parameters in it, as it is sent."""
+    try:
+        return cursor.mogrify(sql, params)
+    except ValueError as error:
+        raise translate(error) from error
 
 
-class Contended(StorageUnavailable):
-    """Another transaction was in the way."""
-
-
-class Conflict(StorageError):
-    """A row with this key is stored already, or one that was there is gone."""
-
-    code = "conflict"
+def _names(columns: Sequence[str]) -> str:
+    return ", ".join(map(quote, columns))
 
 
 class Identifier:
@@ -272,46 +308,6 @@ class Identifier:
         return self
 
 
-def _is_lost(connection: psycopg2.extensions.connection) -> bool:
-    """Whether the server has hung up, without asking it.
-
-    Nothing but a goodbye makes an idle connection readable. Without this, the first
-    document after a restart of the database would be refused, on every connection.
-    """
-    if connection.closed:
-        return True
-    if connection.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
-        return False
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection, selectors.EVENT_READ)
-        return bool(selector.select(0))
-
-
 def quote(name: str) -> str:
     """Quote an identifier."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def translate(error: psycopg2.Error, *, lost: bool) -> RingstatsError:
-    """Turn a driver's error into ours. `lost` says whether the connection is gone.
-
-    A lost connection has no SQLSTATE in psycopg2, so the connection itself is asked.
-    """
-    state = error.pgcode or ""
-    detail = _first_line(error)
-    if lost or isinstance(error, psycopg2.InterfaceError):
-        return ConnectionLost(f"The connection to the database was lost: {detail}.")
-    if state.startswith(CONTENDED_CLASS):
-        return Contended(f"Another transaction was in the way: {detail}.")
-    if state.startswith(RETRYABLE_CLASSES) or state in RETRYABLE_STATES:
-        return StorageUnavailable(f"The database cannot take this now: {detail}.")
-    if state in CONFLICT_STATES:
-        return Conflict(f"{detail}.")
-    if state.startswith(UNSTORABLE_CLASSES):
-        return UnstorablePayload(f"A value cannot be stored: {detail}.")
-    return QueryError(f"The database refused: {detail}.")
-
-
-def _first_line(error: psycopg2.Error) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].removeprefix("ERROR:").strip().rstrip(".")

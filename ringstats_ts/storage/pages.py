@@ -23,7 +23,8 @@ import pyarrow as pa
 from pyarrow import csv
 
 from ringstats_ts.sql import statement, statements
-from ringstats_ts.storage.database import Database, Params, quote, translate
+from ringstats_ts.storage.database import Database, Params, quote
+from ringstats_ts.storage.failures import translate
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 TEXT_LIST = pa.list_(pa.string())

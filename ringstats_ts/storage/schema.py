@@ -19,7 +19,8 @@ from yoyo.backends import DatabaseBackend
 from yoyo.migrations import MigrationList
 
 from ringstats_ts.errors import OutdatedSchema, StorageError, UnsuitableDatabase
-from ringstats_ts.storage.database import Database, translate
+from ringstats_ts.storage.database import Database
+from ringstats_ts.storage.failures import translate
 from ringstats_ts.words import counted
 
 TIMESCALEDB_NEEDED = (2, 20)
@@ -175,7 +176,7 @@ def _yoyo(uri: str) -> Iterator[tuple[DatabaseBackend, MigrationList]]:
             with redirect_stdout(StringIO()):  # yoyo prints what a SELECT in a migration gives
                 yield backend, yoyo.read_migrations(str(directory))
         except psycopg2.Error as error:
-            raise translate(error, lost=False) from error
+            raise translate(error) from error
 
 
 def _yoyo_uri(uri: str) -> str:
