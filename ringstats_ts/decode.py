@@ -9,37 +9,40 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from io import BytesIO
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 import orjson
 
 from ringstats_ts.errors import (
     EmptyPayload,
     MalformedPayload,
+    PayloadError,
     PayloadTooLarge,
     TruncatedPayload,
     UnstorablePayload,
 )
+from ringstats_ts.limits import Limits, is_cut, refuse_beyond, refuse_long_integers, surely_within
 from ringstats_ts.model import JSON
 
 GZIP_MAGIC = b"\x1f\x8b"
-LONGEST_INTEGER = 21
-_MANY_DIGITS = b"0" * 19
-_DIGITS = bytes(48 if chr(byte).isdecimal() and byte < 128 else 32 for byte in range(256))
-_LONG_INTEGER = re.compile(rb"[:\[,\s-]\d{19,}[,\s\]}]")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-_WARNING = re.compile(rb"\A(?:[ \t]*(?:Warning|#|//)[^\n]*\r?\n)+", re.IGNORECASE)
+_WARNING = re.compile(rb"\A(?:[ \t]*+(?:Warning|#|//)[^\n]*+\n)++", re.IGNORECASE)
+_LINE = re.compile(rb"[^ \t\r\n][^\n]*+")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One JSON value of a body, and where it stood: the line of NDJSON or index of an array."""
+    """One JSON value of a body, and where it stood: the line of NDJSON or index of an array.
+
+    `text` and `error` are for those that are taken one by one (`separate_documents`).
+    """
 
     value: JSON
     line: int | None = None
     index: int | None = None
+    text: bytes | None = None
+    error: PayloadError | None = None
 
 
 def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
@@ -73,24 +76,50 @@ def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
 
 
 def documents(
-    body: bytes, *, max_documents: int, max_depth: int, max_values: int = 1_000_000
+    body: bytes,
+    *,
+    max_documents: int,
+    max_depth: int = 64,
+    max_values: int = 1_000_000,
+    max_key_bytes: int = 512,
+    max_string_bytes: int = 64 * 1024,
 ) -> list[Document]:
     """The documents of a body: one, one a line (NDJSON), or the elements of an array.
+
+    Of equal keys in one object the last one counts, as for every other reader of JSON
+    (RFC 8259, section 4): to look for them takes longer than all the rest.
 
     Raises
     ------
     EmptyPayload, TruncatedPayload, MalformedPayload, UnstorablePayload, PayloadTooLarge
     """
-    text = _utf8(body)
-    if not text.strip():
-        raise EmptyPayload
-    # A value takes far more memory than its text: they are counted before they are made.
-    if text.count(b",") >= max_values:
-        raise PayloadTooLarge(f"The body has more than {max_values} values.", "Send it in parts.")
+    limits = Limits(max_depth, max_key_bytes, max_string_bytes)
+    text = _text(body, max_values)
     found = list(_split(text, max_documents))
-    for document in found:
-        _check(document, max_depth)
+    if not surely_within(text, limits):
+        for document in found:
+            refuse_beyond(document.value, limits, document.line)
     return found
+
+
+def separate_documents(
+    body: bytes,
+    *,
+    max_documents: int,
+    max_depth: int = 64,
+    max_values: int = 1_000_000,
+    max_key_bytes: int = 512,
+    max_string_bytes: int = 64 * 1024,
+) -> list[Document]:
+    """The documents as `documents` gives them, each by itself: with its text, and a bad one with its error.
+
+    Raises
+    ------
+    EmptyPayload, TruncatedPayload, MalformedPayload, PayloadTooLarge
+        of a body that is not several documents, or of too many.
+    """
+    limits = Limits(max_depth, max_key_bytes, max_string_bytes)
+    return [_checked(document, limits) for document in _separated(_text(body, max_values), max_documents)]
 
 
 def refuse_rounded(body: bytes) -> None:
@@ -100,12 +129,19 @@ def refuse_rounded(body: bytes) -> None:
     ------
     UnstorablePayload
     """
+    refuse_long_integers(_utf8(body))
+
+
+def _text(body: bytes, max_values: int) -> bytes:
+    """The body in UTF-8, if it is neither empty nor of too many values."""
     text = _utf8(body)
-    # The first look is some ten times as fast as the pattern, and nearly always enough.
-    if _MANY_DIGITS in text.translate(_DIGITS) and _LONG_INTEGER.search(text):
-        for part in (text,) if _is_json(text) else BytesIO(text):
-            if part.strip():
-                json.loads(part, parse_int=_integer)
+    if not text.strip():
+        raise EmptyPayload
+    # A value takes far more memory than its text: they are counted before they are made.
+    # Each one but the first has a comma or a bracket before it, and takes two bytes with that.
+    if len(text) >= 2 * max_values and any(text.count(mark) >= max_values for mark in (b",", b"[", b"{")):
+        raise PayloadTooLarge(f"The body has more than {max_values} values.", "Send it in parts.")
+    return text
 
 
 def _utf8(body: bytes) -> bytes:
@@ -147,7 +183,7 @@ def _split(text: bytes, max_documents: int) -> Iterator[Document]:
 
 
 def _lines(text: bytes, error: orjson.JSONDecodeError, max_documents: int) -> Iterator[Document]:
-    lines = ((number, line) for number, line in enumerate(BytesIO(text), 1) if line.strip())
+    lines = _numbered_lines(text)
     first = next(lines)
     second = next(lines, None)
     if second is None or not _is_document(first[1]):
@@ -159,9 +195,64 @@ def _lines(text: bytes, error: orjson.JSONDecodeError, max_documents: int) -> It
         try:
             yield Document(orjson.loads(line), line=number)
         except orjson.JSONDecodeError as bad:
-            last = end.endswith(line.rstrip())
-            kind = TruncatedPayload if last and _cut(line) else MalformedPayload
-            raise kind(f"Line {number} is not a JSON document: {bad.msg}.", line=number) from None
+            raise _bad_line(number, line, bad, last=end.endswith(line.rstrip())) from None
+
+
+def _numbered_lines(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers from 1."""
+    number, seen = 1, 0
+    for match in _LINE.finditer(text):
+        number += text.count(b"\n", seen, match.start())
+        seen = match.start()
+        yield number, match[0]
+
+
+def _bad_line(number: int, line: bytes, bad: orjson.JSONDecodeError, *, last: bool) -> MalformedPayload:
+    kind = TruncatedPayload if last and is_cut(line) else MalformedPayload
+    return kind(f"Line {number} is not a JSON document: {bad.msg}.", line=number)
+
+
+def _separated(text: bytes, max_documents: int) -> list[Document]:
+    # One more than may be is enough to know.
+    lines = [] if _is_json(text) else list(islice(_numbered_lines(text), max_documents + 1))
+    if len(lines) > max_documents:
+        raise PayloadTooLarge(f"The body has more than {max_documents} lines.", "Send it in parts.")
+    if len(lines) > 1 and any(_is_document(line) for _, line in lines):
+        return [_one_line(number, line, last=number == lines[-1][0]) for number, line in lines]
+    found = list(_split(text, max_documents))
+    texts = [text] if found[0].index is None else _elements(text, len(found))
+    return [replace(document, text=part) for document, part in zip(found, texts, strict=True)]
+
+
+def _one_line(number: int, line: bytes, *, last: bool) -> Document:
+    try:
+        return Document(orjson.loads(line), line=number, text=line)
+    except orjson.JSONDecodeError as bad:
+        return Document(None, line=number, text=line, error=_bad_line(number, line, bad, last=last))
+
+
+def _elements(text: bytes, count: int) -> Iterator[bytes]:
+    """The texts of an array's elements."""
+    array = text.decode()
+    end = array.index("[") + 1
+    for _ in range(count):
+        start = end
+        while array[start] in ", \t\r\n":
+            start += 1
+        try:
+            _, end = json.JSONDecoder().raw_decode(array, start)
+        except RecursionError:
+            raise UnstorablePayload("A document of the array is nested too deep.") from None
+        yield array[start:end].encode()
+
+
+def _checked(document: Document, limits: Limits) -> Document:
+    try:
+        if document.text is None or not surely_within(document.text, limits):
+            refuse_beyond(document.value, limits, document.line)
+    except PayloadError as error:
+        return replace(document, error=error)
+    return document
 
 
 def _is_document(line: bytes) -> bool:
@@ -174,7 +265,7 @@ def _is_document(line: bytes) -> bool:
 def _complaint(text: bytes, error: orjson.JSONDecodeError) -> MalformedPayload:
     warning = _WARNING.match(text)
     if warning and text[warning.end() :].lstrip()[:1] in (b"{", b"["):
-        first = warning[0].splitlines()[0].strip()[:120].decode(errors="replace")
+        first = warning[0].partition(b"\n")[0].strip()[:120].decode(errors="replace")
         return MalformedPayload(
             f"A message stands before the document: {first!r}.",
             "Post standard output alone: leave out `2>&1`.",
@@ -183,48 +274,12 @@ def _complaint(text: bytes, error: orjson.JSONDecodeError) -> MalformedPayload:
     if text.lstrip()[:1] not in (b"{", b"["):
         start = text.lstrip()[:60].decode(errors="replace")
         return MalformedPayload(f"The body is not a JSON document; it begins with {start!r}.", line=1)
-    if _cut(text):
+    if is_cut(text):
         return TruncatedPayload(line=error.lineno)
     return MalformedPayload(
         f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).",
         line=error.lineno,
     )
-
-
-def _cut(text: bytes) -> bool:
-    """Whether brackets or a string are still open at the end of the text."""
-    depth, in_string, escaped = 0, False, False
-    for byte in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"{[":
-            depth += 1
-        elif byte in b"}]":
-            depth -= 1
-    return in_string or depth > 0
-
-
-def _check(document: Document, max_depth: int) -> None:
-    """Refuse what is nested too deep to be worked on."""
-    level = [document.value]
-    for _ in range(max_depth):
-        level = [child for value in level for child in _inside(value) if type(child) in (dict, list)]
-        if not level:
-            return
-    raise UnstorablePayload(f"The document is nested deeper than {max_depth} levels.", line=document.line)
-
-
-def _inside(value: JSON) -> Iterable[JSON]:
-    if type(value) is dict:
-        return value.values()
-    return value if type(value) is list else ()
 
 
 def _is_json(text: bytes) -> bool:
@@ -233,10 +288,3 @@ def _is_json(text: bytes) -> bool:
     except orjson.JSONDecodeError:
         return False
     return True
-
-
-def _integer(digits: str) -> int:
-    value = int(digits) if len(digits) < LONGEST_INTEGER else 2**64
-    if not -(2**63) <= value < 2**64:
-        raise UnstorablePayload(f"The integer {digits[:40]} has more than 64 bits.")
-    return value

@@ -5,6 +5,8 @@ Sources are pure: no clock, network, environment or database.
 
 from __future__ import annotations
 
+from heapq import nsmallest
+
 from ringstats_ts.errors import UnknownSource
 from ringstats_ts.model import JSON, Source
 from ringstats_ts.sources.tailscale import TAILSCALE
@@ -68,7 +70,7 @@ def _describe_object(document: dict[str, JSON]) -> str:
         return "an answer of the Headscale API"
     if not document:
         return "an empty object"
-    shown = ", ".join(repr(key[:40]) for key in sorted(document)[:_SHOWN_KEYS])
+    shown = ", ".join(repr(key[:40]) for key in nsmallest(_SHOWN_KEYS, document))
     return f"an object with the keys {shown}{', …' if len(document) > _SHOWN_KEYS else ''}"
 
 

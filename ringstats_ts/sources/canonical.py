@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
 import orjson
 
 from ringstats_ts.errors import UnstorablePayload
+from ringstats_ts.limits import pointer
 from ringstats_ts.model import JSON, Attributes, Entity
 
 _INTEGERS = range(-(2**63), 2**64)
-
-
-def pointer(path: Iterable[str]) -> str:
-    """Write the path as a JSON pointer (RFC 6901)."""
-    return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in path)
 
 
 def canonical(document: JSON) -> bytes:
@@ -37,6 +33,11 @@ def canonical(document: JSON) -> bytes:
     if b"\\u0000" in encoded and (found := _unstorable(document)) is not None:
         raise found
     return encoded
+
+
+def may_hold_nul(encoded: bytes) -> bool:
+    """Whether there may be NUL in a string of JSON as our encoder writes it."""
+    return b"\\u0000" in encoded
 
 
 def attributes(document: Mapping[str, JSON]) -> Attributes:

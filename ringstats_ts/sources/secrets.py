@@ -20,9 +20,11 @@ _SECRETS = (
     ("hskey-", r"[A-Za-z0-9_-]+"),
     ("login.tailscale.com/a/", r"[A-Za-z0-9_-]+"),
     ("/register/", r"[A-Za-z0-9_:-]{16,}"),
+    # Our own tokens, which begin like this and have 59 more characters; cut off ones too.
+    ("tss_", r"[A-Za-z0-9_]{16,}"),
 )
 # One of these is in every secret; few, because every document is searched for them.
-_MARKERS = (b"skey-", b"login.tailscale.com/a/", b"/register/")
+_MARKERS = (b"skey-", b"login.tailscale.com/a/", b"/register/", b"tss_")
 _IN_TEXT = re.compile("|".join(f"(?<={re.escape(head)}){tail}" for head, tail in _SECRETS))
 
 
@@ -32,8 +34,14 @@ def without_secrets(document: JSON, encoded: bytes) -> JSON:
     A non-empty AuthURL is dropped; keys and login addresses inside other strings are
     masked. A document without secrets is given back as it is, not copied.
     """
-    suspect = encoded.count(b'"AuthURL":') > encoded.count(b'"AuthURL":""')
-    return _clean(document) if suspect or any(marker in encoded for marker in _MARKERS) else document
+    return _clean(document) if may_hold_secrets(encoded) else document
+
+
+def may_hold_secrets(encoded: bytes) -> bool:
+    """Whether there may be a secret in JSON as our encoder writes it."""
+    return encoded.count(b'"AuthURL":') > encoded.count(b'"AuthURL":""') or any(
+        marker in encoded for marker in _MARKERS
+    )
 
 
 def keepable(body: bytes) -> bytes | None:
@@ -51,7 +59,7 @@ def redact_text(text: str) -> str:
 
 def redact(body: bytes) -> bytes:
     """Blank the secrets in a body as it was received: UTF-8, UTF-16 or UTF-32, whole or broken."""
-    body = _AUTH_URL_BYTES.sub(rb"\1", body)
+    body = _AUTH_URL_BYTES.sub(_mask_value, body)
     for pattern, head in _BYTES:
         body = pattern.sub(_mask(head), body)
     return body
@@ -78,6 +86,12 @@ def _mask(head: str) -> Callable[[re.Match[bytes]], bytes]:
     return lambda match: match[1].join(bytes([byte]) for byte in (head + _REDACTED).encode())
 
 
+def _mask_value(match: re.Match[bytes]) -> bytes:
+    rest = match[2][1:]
+    zeros = rest[: len(rest) - len(rest.lstrip(b"\0"))]
+    return match[1] + b"".join(bytes([byte]) + zeros for byte in _REDACTED.encode())
+
+
 def _bytes_pattern(head: str, tail: str) -> re.Pattern[bytes]:
     character, times = re.fullmatch(r"(\[.*\])(.*)", tail).groups()  # type: ignore[union-attr]
     first, rest = re.escape(head[0]).encode(), _spread(head[1:])
@@ -96,6 +110,9 @@ _AUTH_URL_BYTES = re.compile(
     + _QUOTES
     + rb"[\x00\s]*[:=][\x00\s]*"
     + _QUOTES
-    + rb")(?:\\\x00*[/u]|[^\"'\\\s,}\]])*",
+    + rb")(?!"
+    + _spread("null")
+    + rb"[\x00\s]*[,}\]])((?:\\\x00*[/u]|[^\"'\\\s,}\]\x00])(?:\\\x00*[/u]|[^\"'\\\s,}\]])*)",
     re.IGNORECASE,
 )
+"""A login address that is not empty: what is masked is still one, so that the document parses as before."""

@@ -245,7 +245,8 @@ BODY = f'{{"AuthURL": "{LOGIN}", "Health": ["key {AUTH_KEY}!", "visit {LOGIN}"],
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32-le"])
 def test_redacts_a_body_in_any_encoding(encoding: str) -> None:
     assert redact(BODY.encode(encoding)).decode(encoding) == (
-        '{"AuthURL": "", "Health": ["key tskey-<redacted>!", "visit https://login.tailscale.com/a/<redacted>"],'
+        '{"AuthURL": "<redacted>",'
+        ' "Health": ["key tskey-<redacted>!", "visit https://login.tailscale.com/a/<redacted>"],'
         ' "HostName": "Anaïs"}'
     )
 
@@ -260,6 +261,13 @@ def test_redacts_a_body_that_is_cut_off(length: int) -> None:
 @given(st.binary())
 def test_redacts_nothing_from_other_bytes(body: bytes) -> None:
     assert redact(body) == body
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be"])
+def test_a_redacted_document_is_still_one_and_an_empty_address_none(encoding: str) -> None:
+    status = {"AuthURL": LOGIN, "a": {"AuthURL": ""}, "b": {"AuthURL": None}, "c": [{"AuthURL": None}]}
+    left = orjson.loads(redact(orjson.dumps(status).decode().encode(encoding)).decode(encoding))
+    assert left == status | {"AuthURL": "<redacted>"}
 
 
 def test_redacting_twice_is_redacting_once() -> None:

@@ -70,7 +70,7 @@ def test_document_comes_back_from_the_tables(payload: Path, connection: Any) -> 
 def test_documents_come_back_from_the_way_in(database: Database, config: Config, connection: Any) -> None:
     for payload in CASES:
         body, host = payload.read_bytes(), payload.parent.name
-        (receipt,) = ingest(Payload(body, CONTEXT.received_at, host=host), database, config)
+        (receipt,) = ingest(Payload(body, CONTEXT.received_at, host=host, backfill=True), database, config)
         got = fetch(
             connection,
             "SELECT tailscale_document(host_id, %s)::text FROM hosts WHERE name = %s",

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from ringstats_ts.model import JSON, Attributes, Entity
+from ringstats_ts.model import JSON, Entity
 from ringstats_ts.sources.canonical import facts_digest
 from ringstats_ts.sources.tailscale.split import Path, flag, integer, members, text, texts, time
 from ringstats_ts.sources.tailscale.times import write_time
 
 Fields = Mapping[str, JSON]
-
-_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +23,6 @@ class Node:
     key_epoch: int
     digest: bytes
     facts: Mapping[str, Any]
-
-
-# Peers are the same in nearly every sample, and this is half the work of reading one.
-_nodes: dict[tuple[bytes, str, str, str | None], Node] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +79,6 @@ def reporter_id(node: Fields) -> str | None:
     if "ID" in node:
         return text(node, "ID", ("Self",))
     return public_key(node, ("Self",))
-
-
-def read_peer_node(
-    peer: Fields, path: Path, stable_id: str, tailnet: Tailnet, attributes: Attributes
-) -> Node:
-    """Read a peer as a node. `attributes` hold all the fields that are read here."""
-    login_name = tailnet.login_name(integer(peer, "UserID", path))
-    key = (attributes.digest, stable_id, tailnet.name, login_name)
-    found = _nodes.get(key)
-    if found is None:
-        if len(_nodes) >= _REMEMBERED:
-            _nodes.clear()
-        found = _nodes[key] = read_node(peer, path, stable_id, tailnet, None)
-    return found
 
 
 def read_node(node: Fields, path: Path, stable_id: str, tailnet: Tailnet, version: str | None) -> Node:

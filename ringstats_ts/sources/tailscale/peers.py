@@ -1,16 +1,19 @@
-"""The peers of a status document to rows of tailscale_peers."""
+"""The peers of a status document to rows of tailscale_peers, one by one; `columns` is the fast way."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import le
 from typing import Any
 
-from ringstats_ts.model import JSON, Entity
+import orjson
+
+from ringstats_ts.model import JSON, Attributes, Entity
 from ringstats_ts.sources.canonical import attributes
 from ringstats_ts.sources.tailscale.known import PEER, unknown_peer
-from ringstats_ts.sources.tailscale.nodes import Fields, Tailnet, read_peer_node
+from ringstats_ts.sources.tailscale.nodes import Fields, Node, Tailnet, read_node
 from ringstats_ts.sources.tailscale.split import Path, Split, kind, refuse, text
 from ringstats_ts.sources.tailscale.times import ZERO, read_time
 
@@ -32,6 +35,17 @@ COLUMNS = (
     "key_epoch",
     "attribute_id",
 )
+_EXIT_NODE = COLUMNS.index("exit_node")
+
+
+COUNTERS = ("RxBytes", "TxBytes")
+FLAGS = ("Online", "Active", "InEngine", "ExitNode")
+TEXTS = ("Relay", "PeerRelay", "CurAddr")
+LOCAL_TIMES = ("LastHandshake", "LastWrite")
+TIMES = (*LOCAL_TIMES, "LastSeen")
+VARYING = (*COUNTERS, *FLAGS, *TEXTS, *TIMES)
+
+Change = tuple[Entity | None, bytes, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +72,35 @@ class Reporter:
         return None if self.cut_off else sent
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One peer: its row of tailscale_peers, and what is in it or behind it."""
+
+    row: tuple[Any, ...]
+    node: Node
+    kept: Attributes
+    drift: frozenset[str]
+
+    @property
+    def change(self) -> Change:
+        return self.node.entity, self.node.digest, self.node.facts
+
+
+@dataclass(frozen=True, slots=True)
 class Peers:
-    """The peers of one document. `zone` is the form of the daemon's local times."""
+    """The peers of one document.
+
+    `zone` is the form of the daemon's local times. `content` is equal for equal peers,
+    whatever their order.
+    """
 
     zone: str
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-    changes: list[tuple[Entity | None, bytes, Mapping[str, Any]]] = field(default_factory=list)
-    drift: set[str] = field(default_factory=set)
-    exit_node: Entity | None = None
-    warnings: tuple[str, ...] = ()
+    rows: Sequence[tuple[Any, ...]]
+    changes: Sequence[Change]
+    drift: frozenset[str]
+    exit_node: Entity | None
+    warnings: tuple[str, ...]
+    content: bytes
 
     def column(self, name: str) -> list[Any]:
         """All values of one column."""
@@ -80,28 +113,61 @@ def read_peers(peers: Mapping[str, JSON], reporter: Reporter, reporter_id: str |
     for key, peer in peers.items():
         if type(peer) is not dict:
             refuse(("Peer", key), f"is {kind(peer)} where an object is expected")
-    ids, warnings = _stable_ids(peers, reporter_id)
-    found = Peers(zone=_local_zone(peers.values()), warnings=warnings)
-    for (key, peer), stable_id in zip(peers.items(), ids, strict=True):
-        _read_peer(key, peer, stable_id, reporter, found)
-    return found
+    ids, warnings = stable_ids(peers, reporter_id)
+    zone = local_zone([peer.get(name) for peer in peers.values()] for name in LOCAL_TIMES)
+    found = [
+        read_peer(key, peer, stable_id, reporter, zone)
+        for (key, peer), stable_id in zip(peers.items(), ids, strict=True)
+    ]
+    keys = list(peers)
+    columns = {name: [peer.get(name) for peer in peers.values()] for name in VARYING}
+    return Peers(
+        zone=zone,
+        rows=[peer.row for peer in found],
+        changes=[peer.change for peer in found],
+        drift=frozenset().union(*(peer.drift for peer in found)),
+        exit_node=next((peer.row[0] for peer in found if peer.row[_EXIT_NODE]), None),
+        warnings=warnings,
+        content=content(keys, columns) + joined(keys, [peer.kept for peer in found]),
+    )
 
 
-def _read_peer(key: str, peer: Fields, stable_id: str, reporter: Reporter, found: Peers) -> None:
+def content(keys: list[str], columns: Mapping[str, Sequence[JSON]]) -> bytes:
+    """What varies of the peers, as JSON; a column that is absent is of null."""
+    absent = [None] * len(keys)
+    parts = [keys, *(columns.get(name, absent) for name in VARYING)]
+    order = order_of(keys)
+    return orjson.dumps(parts if order is None else [[part[number] for number in order] for part in parts])
+
+
+def joined(keys: list[str], kept: Sequence[Attributes]) -> bytes:
+    """The digests of the peers' attributes."""
+    order = order_of(keys)
+    return b"".join([part.digest for part in (kept if order is None else map(kept.__getitem__, order))])
+
+
+def order_of(keys: list[str]) -> list[int] | None:
+    """The order of the keys; None where they are in order, as a daemon writes them."""
+    return None if all(map(le, keys, keys[1:])) else sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def read_peer(
+    key: str, peer: Fields, stable_id: str, reporter: Reporter, zone: str, node: Node | None = None
+) -> Peer:
+    """Read one peer. `node` is what was read of it before, where only what varies has changed."""
     path = ("Peer", key)
+    drift: Iterable[str] = ()
     if not peer.keys() <= PEER or "Location" in peer:
-        found.drift.update(unknown_peer(peer, "Peer.*"))
+        drift = unknown_peer(peer, "Peer.*")
     fields = Split(peer, path, PEER)
-    cells = _cells(fields, reporter, found.zone)
+    cells = _cells(fields, reporter, zone)
     rest = fields.rest()
     if peer.get("PublicKey") != key:
         rest["$key"] = key
     kept = attributes(rest)
-    node = read_peer_node(peer, path, stable_id, reporter.tailnet, kept)
-    found.rows.append((node.entity, *cells, node.key_epoch, kept))
-    found.changes.append((node.entity, node.digest, node.facts))
-    if found.exit_node is None and peer.get("ExitNode"):
-        found.exit_node = node.entity
+    if node is None:
+        node = read_node(peer, path, stable_id, reporter.tailnet, None)
+    return Peer((node.entity, *cells, node.key_epoch, kept), node, kept, frozenset(drift))
 
 
 def _cells(fields: Split, reporter: Reporter, zone: str) -> tuple[Any, ...]:
@@ -120,7 +186,7 @@ def _cells(fields: Split, reporter: Reporter, zone: str) -> tuple[Any, ...]:
         fields.counter("TxBytes"),
         online,
         active,
-        _path(active, online, cur_addr, peer_relay, relay if says_address else None),
+        path_of(active, online, cur_addr, peer_relay, relay if says_address else None),
         relay,
         peer_relay,
         cur_addr,
@@ -132,7 +198,7 @@ def _cells(fields: Split, reporter: Reporter, zone: str) -> tuple[Any, ...]:
     )
 
 
-def _path(
+def path_of(
     active: bool | None, online: bool | None, cur_addr: str | None, peer_relay: str | None, relay: str | None
 ) -> str | None:
     """Classify the way to a peer as `tailscale status` does (cmd/tailscale/cli/status.go).
@@ -150,7 +216,7 @@ def _path(
     return "idle" if online else "offline"
 
 
-def _stable_ids(peers: Mapping[str, JSON], reporter_id: str | None) -> tuple[list[str], tuple[str, ...]]:
+def stable_ids(peers: Mapping[str, JSON], reporter_id: str | None) -> tuple[list[str], tuple[str, ...]]:
     """Name every peer: by its ID, else its key; by its map key where another node has the same.
 
     Only documents that somebody edited name two nodes alike; they are stored all the same.
@@ -174,10 +240,13 @@ def _stable_ids(peers: Mapping[str, JSON], reporter_id: str | None) -> tuple[lis
     return unique, ("Several nodes have the same ID; these are known by their key.",)
 
 
-def _local_zone(peers: Iterable[Fields]) -> str:
+def local_zone(columns: Iterable[Iterable[JSON]]) -> str:
     """Find the daemon's own zone, the one that most of its local times are written in."""
-    local = [peer.get(key) for peer in peers for key in ("LastHandshake", "LastWrite")]
-    zones = Counter([time[-6:] for time in local if type(time) is str and time != ZERO])
+    zones: Counter[str] = Counter()
+    times = Counter([time for column in columns for time in column if type(time) is str])
+    for time, count in times.items():
+        if time != ZERO:
+            zones[time[-6:]] += count
     for zone, _ in zones.most_common(1):
         if zone[:1] in "+-" and read_time(f"2000-01-01T00:00:00{zone}") is not None:
             return zone

@@ -21,15 +21,16 @@ from datetime import datetime
 from typing import NoReturn
 
 from ringstats_ts.errors import UnstorablePayload
+from ringstats_ts.limits import pointer
 from ringstats_ts.model import JSON
-from ringstats_ts.sources.canonical import pointer
 from ringstats_ts.sources.tailscale.times import ZERO, read_time
 
 Path = tuple[str, ...]
 
 _ABSENT = object()
 _INT64 = range(-(2**63), 2**63)
-_COUNTER = range(2**63)
+COUNTER = range(2**63)
+"""What a counter may be."""
 
 
 def refuse(path: Path, complaint: str) -> NoReturn:
@@ -136,12 +137,12 @@ class Split:
     def counter(self, key: str) -> int | None:
         """A count of bytes; NULL gives back null."""
         value = self._rest.pop(key, _ABSENT)
-        if type(value) is int and 0 <= value < _COUNTER.stop:
+        if type(value) is int and 0 <= value < COUNTER.stop:
             return value
         if value is _ABSENT:
             self._absent.append(key)
             return None
-        return None if value is None else _whole(value, _COUNTER, (*self._path, key))
+        return None if value is None else _whole(value, COUNTER, (*self._path, key))
 
     def texts(self, key: str) -> list[str] | None:
         """An array of strings; NULL gives back null."""
@@ -210,7 +211,7 @@ def _whole(value: JSON, allowed: range, path: Path) -> int:
     if type(value) is not int:
         refuse(path, f"is {kind(value)} where an integer is expected")
     if value not in allowed:
-        refuse(path, "is negative" if allowed is _COUNTER and value < 0 else "is out of range")
+        refuse(path, "is negative" if allowed is COUNTER and value < 0 else "is out of range")
     return value
 
 

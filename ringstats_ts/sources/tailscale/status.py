@@ -9,8 +9,8 @@ from typing import Any
 from ringstats_ts.errors import UnstorablePayload
 from ringstats_ts.model import Batch, Changes, Context, Entity, Host, Rows
 from ringstats_ts.sources.canonical import attributes, canonical, document_digest, facts_digest
-from ringstats_ts.sources.secrets import without_secrets
 from ringstats_ts.sources.tailscale import peers as peer_rows
+from ringstats_ts.sources.tailscale.columns import read_columns, screened
 from ringstats_ts.sources.tailscale.known import PEER, STATUS, unknown_peer, unknown_status
 from ringstats_ts.sources.tailscale.nodes import Fields, Tailnet, read_node, reporter_id, short_name
 from ringstats_ts.sources.tailscale.peers import Peers, Reporter, read_peers
@@ -38,8 +38,7 @@ COLUMNS = (
 
 def read_status(document: dict[str, Any], context: Context) -> Batch:
     """Turn a status document into a batch."""
-    encoded = canonical(document)
-    status = without_secrets(document, encoded)
+    status, columns = screened(document)
     tailnet = Tailnet.of(status)
     node = members(status, "Self", ()) or {}
     stable_id = reporter_id(node)
@@ -47,7 +46,10 @@ def read_status(document: dict[str, Any], context: Context) -> Batch:
     host, host_warnings = _host(node, stable_id, tailnet, context)
     reporter = _reporter(status, node, tailnet)
     own = read_node(node, ("Self",), stable_id or "", tailnet, text(status, "Version", ()))
-    peers = read_peers(members(status, "Peer", ()) or {}, reporter, stable_id)
+    if columns is not None and reporter.current:
+        peers = read_columns(columns, status, reporter, stable_id)
+    else:
+        peers = read_peers(members(status, "Peer", ()) or {}, reporter, stable_id)
 
     exit_node = _exit_node(status, peers, tailnet) if not reporter.stopped else None
     row, facts = _status_row(status, own.entity if stable_id else None, exit_node, peers, sample)
@@ -58,7 +60,7 @@ def read_status(document: dict[str, Any], context: Context) -> Batch:
         time=sample.time,
         time_known=sample.known,
         received_at=context.received_at,
-        digest=document_digest(encoded),
+        digest=_digest(status, peers),
         rows=(
             Rows("tailscale_status", COLUMNS, [row]),
             Rows("tailscale_peers", peer_rows.COLUMNS, peers.rows),
@@ -70,6 +72,11 @@ def read_status(document: dict[str, Any], context: Context) -> Batch:
         drift=tuple(sorted({*unknown_status(status), *unknown_peer(node, "Self"), *peers.drift})),
         warnings=(*sample.warnings, *host_warnings, *peers.warnings),
     )
+
+
+def _digest(status: Fields, peers: Peers) -> bytes:
+    head = {**status, "Peer": {}} if status.get("Peer") else status
+    return document_digest(canonical(head) + peers.content)
 
 
 @dataclass(frozen=True, slots=True)
