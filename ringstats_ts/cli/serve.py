@@ -14,8 +14,10 @@ from ringstats_ts import embedded
 from ringstats_ts.cli.options import configured, database_options, listen_option
 from ringstats_ts.config import Config
 from ringstats_ts.errors import ConfigError, StorageUnavailable
+from ringstats_ts.identity import check_open
 from ringstats_ts.storage import schema
 from ringstats_ts.storage.database import Database
+from ringstats_ts.storage.tokens import list_tokens
 
 
 @click.command()
@@ -26,6 +28,7 @@ def serve(listen: str | None, database_uri: str | None, data_dir: Path | None) -
 
     It stays in the foreground and stops on SIGINT and SIGTERM, after the requests in
     flight. A database that is away when it starts is waited for: posts are answered 503.
+    Under socket activation (systemd) it serves the socket that it is given.
 
     \b
     DATABASE_URI=postgresql://tsstats@db/tsstats tsstats serve --listen 127.0.0.1:8000
@@ -36,33 +39,52 @@ def serve(listen: str | None, database_uri: str | None, data_dir: Path | None) -
         raise StorageUnavailable(
             "There is no database to serve.", "Set DATABASE_URI, or run `tsstats up` for the embedded one."
         )
-    check_address(config.listen)
-    _check(uri)
+    if inherits_socket():
+        click.echo("Listening on the socket that was handed over; --listen plays no part.", err=True)
+    else:
+        check_address(config)
+    _check(uri, config)
     os.execve(sys.executable, gunicorn_command(), gunicorn_environment(config, uri))
 
 
-def _check(uri: str) -> None:
+def _check(uri: str, config: Config) -> None:
     try:
         with Database(uri) as database:
             schema.check(database)
+            warn_of_no_tokens(config, database)
     except StorageUnavailable as error:
         click.echo(
             f"{error.message} Serving all the same; posts are answered 503 until it is back.", err=True
         )
 
 
-def check_address(listen: str) -> None:
-    """Make sure that the address is ours and free, before anything is started for it."""
+def inherits_socket() -> bool:
+    """Whether systemd listens for us (LISTEN_FDS): the process stays the same, so gunicorn takes it up."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0"
+
+
+def check_address(config: Config) -> None:
+    """Make sure that the address is ours, free, and not everybody's, before anything is started for it."""
+    listen = config.listen
     host, _, port = listen.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+        with socket.create_server((host.strip("[]"), int(port)), family=family) as listener:
+            check_open(config.auth, listener.getsockname())
     except OSError as error:
         # create_server adds the address, which is said already.
         reason = (error.strerror or str(error)).partition(" (while")[0].lower()
         raise ConfigError(
             f"Nothing can listen on {listen}: {reason}.", "Name another address with --listen."
         ) from None
+
+
+def warn_of_no_tokens(config: Config, database: Database) -> None:
+    """Say how to make the first token, where one is needed and there is none."""
+    if config.auth and not list_tokens(database):
+        click.echo(
+            "A token is needed, and there is none yet: `tsstats token create HOST` makes one.", err=True
+        )
 
 
 def gunicorn_command() -> list[str]:

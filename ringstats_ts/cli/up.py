@@ -20,7 +20,12 @@ import click
 
 from ringstats_ts import embedded
 from ringstats_ts.cli.options import configured, database_options, listen_option, prepare
-from ringstats_ts.cli.serve import check_address, gunicorn_command, gunicorn_environment
+from ringstats_ts.cli.serve import (
+    check_address,
+    gunicorn_command,
+    gunicorn_environment,
+    warn_of_no_tokens,
+)
 from ringstats_ts.config import OWNER_VARIABLE, Config
 from ringstats_ts.errors import EmbeddedDatabaseError, RingstatsError, StorageUnavailable
 from ringstats_ts.storage import schema, upkeep
@@ -31,6 +36,7 @@ EMBEDDED_LIMITS = (
     "The embedded database is for trying this out, a home lab, development and tests: one machine, "
     "one statement at a time, no background workers. Set DATABASE_URI for a server of your own."
 )
+TOKENS_NEEDED = "Posts need a token (`tsstats token create HOST`): curl -H 'Authorization: Bearer TOKEN' ..."
 ANSWER_SECONDS = 60
 STOP_SECONDS = 30
 VACUUM_SECONDS = 3600
@@ -65,7 +71,7 @@ def up(listen: str | None, database_uri: str | None, data_dir: Path | None) -> N
     tsstats up --listen 127.0.0.1:9000 --data ~/ringstats
     """
     config = configured(database_uri, data_dir, listen=listen)
-    check_address(config.listen)
+    check_address(config)
     stop = threading.Event()
     with _stopping(stop):
         place = _found(config)
@@ -105,6 +111,7 @@ def _serve(config: Config, place: Place, stop: threading.Event) -> None:
         if stop.is_set():
             return
         server = schema.check(database)
+        warn_of_no_tokens(config, database)
         if place.runner is None:
             catch_up(database)
     environment = gunicorn_environment(config, place.uri)
@@ -229,7 +236,7 @@ Try, in another terminal:
   tailscale status --json | curl --data-binary @- {config.listen}
   wget -qO- --post-file samples/status.json {config.listen}
   {_own_command()} query "SELECT * FROM tailscale_peers_hourly"
-"""
+{TOKENS_NEEDED + chr(10) if config.auth else ""}"""
     )
 
 
