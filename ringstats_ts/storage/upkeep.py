@@ -1,4 +1,7 @@
-"""What a server does by itself and the embedded database does not: due jobs, vacuum, pruning."""
+"""What is to be done again and again: chunks ahead, pruning, late windows.
+
+And what a server does by itself and the embedded database does not: due jobs and vacuum.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,26 @@ from datetime import timedelta
 
 from ringstats_ts.config import Config
 from ringstats_ts.errors import RingstatsError, StorageUnavailable
+from ringstats_ts.storage.chunks import make_next_chunks
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import refresh_late
+from ringstats_ts.storage.rejects import prune_rejects
 
 logger = logging.getLogger(__name__)
 
 IDLE = timedelta(seconds=10)
 """Pause between two rounds of upkeep."""
 
-VACUUMED = ("hosts", "receipts", "rejects", "tailscale_nodes", "late_windows", "job_runs")
+VACUUMED = (
+    "budgets",
+    "hosts",
+    "job_runs",
+    "late_windows",
+    "receipts",
+    "rejects",
+    "rejects_kept",
+    "tailscale_nodes",
+)
 """Small tables that are updated or pruned a lot."""
 
 
@@ -32,11 +46,16 @@ def run_due_jobs(database: Database) -> int:
 
 
 def run_upkeep(database: Database, config: Config) -> None:
-    """Prune receipts and rejects by age, refresh for late documents.
+    """Make the next chunks, prune what is kept for a while, refresh for late documents.
 
-    What fails is logged and tried again in the next round; it stops nothing else.
+    What fails is logged and tried again in the next round; it stops nothing else. The
+    refresh is last: it may take long, and chunks must be there by midnight.
     """
-    for work in (lambda: prune(database, config), lambda: refresh_late(database)):
+    for work in (
+        lambda: make_next_chunks(database),
+        lambda: prune(database, config),
+        lambda: refresh_late(database),
+    ):
         try:
             work()
         except StorageUnavailable:
@@ -48,9 +67,12 @@ def run_upkeep(database: Database, config: Config) -> None:
 
 
 def prune(database: Database, config: Config) -> None:
-    """Drop receipts and rejects that are older than is configured."""
+    """Drop receipts, rejects and budgets of which it is time, or of which there are too many."""
     database.rows("prune_receipts", {"keep": config.receipts_keep})
-    database.rows("prune_rejects", {"keep": config.rejects_keep})
+    database.rows("prune_budgets")
+    if prune_rejects(database, config):
+        # Else a flood takes new room on the disk each round, until autovacuum comes by.
+        database.run("VACUUM (SKIP_LOCKED) rejects")
 
 
 def vacuum(database: Database) -> None:

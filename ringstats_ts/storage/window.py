@@ -1,22 +1,53 @@
-"""The window of time that samples are taken from."""
+"""The window of time that samples are taken from, and how many days one body may be of.
+
+Every day of samples is a chunk of each hypertable. A clock that is wrong, or a body of
+made-up times, would make thousands of them, and a database with thousands of chunks can
+neither be queried nor dropped.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from ringstats_ts.errors import TimestampOutOfRange
 from ringstats_ts.model import Batch
 from ringstats_ts.storage.database import Database
+from ringstats_ts.words import counted
 
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 """No sample is older than this; a clock that was never set is."""
+
+FILE_DAYS = 366
+"""Most days (UTC) that the samples of one file may be of."""
 
 HORIZON_KEPT = timedelta(minutes=1)
 """How long the answer about retention is taken for true."""
 
 
-def check_time(database: Database, batch: Batch, *, future: timedelta) -> None:
-    """Refuse a sample from the future, or from before what retention keeps.
+def check_span(batches: Sequence[Batch], *, max_days: int) -> None:
+    """Refuse samples of more than so many days (UTC) in one body.
+
+    Raises
+    ------
+    TimestampOutOfRange
+    """
+    days = len({batch.time.astimezone(UTC).date() for batch in batches})
+    if days > max_days:
+        file = ", or store it as a file with `tsstats ingest`" if max_days < FILE_DAYS else ""
+        raise TimestampOutOfRange(
+            f"The samples are of {days:,} days; those of one body may be of {max_days:,}.",
+            f"Split it by time into parts of {counted(max_days, 'day')}{file}.",
+        )
+
+
+def check_time(
+    database: Database, batch: Batch, *, future: timedelta, past: timedelta | None, now: datetime
+) -> None:
+    """Refuse a sample from the future, from long ago, or from before what retention keeps.
+
+    Future and past are as seen from its arrival, retention from `now`. `past` is None where
+    old samples are meant.
 
     Raises
     ------
@@ -26,8 +57,14 @@ def check_time(database: Database, batch: Batch, *, future: timedelta) -> None:
         raise TimestampOutOfRange(f"The sample time {batch.time.isoformat()} lies in the future.")
     if batch.time < OLDEST:
         raise TimestampOutOfRange(f"The sample time {batch.time.isoformat()} is from before {OLDEST.year}.")
-    kept = _horizon(database, batch)
-    if kept is not None and batch.time < batch.received_at - kept:
+    if past is not None and batch.time < batch.received_at - past:
+        raise TimestampOutOfRange(
+            f"The sample time {batch.time.isoformat()} is more than {_worded(past)} old.",
+            "If it is right, store the file with `tsstats ingest`, or raise TSSTATS_PAST; "
+            "if not, check the clock of the host.",
+        )
+    kept = _horizon(database, batch, now)
+    if kept is not None and batch.time < now - kept:
         raise TimestampOutOfRange(
             f"The sample time {batch.time.isoformat()} is older than the {kept.days} days that are kept.",
             "Keep raw rows longer: set TSSTATS_RETENTION_<TABLE> to an interval or `never`, "
@@ -35,11 +72,15 @@ def check_time(database: Database, batch: Batch, *, future: timedelta) -> None:
         )
 
 
-def _horizon(database: Database, batch: Batch) -> timedelta | None:
+def _horizon(database: Database, batch: Batch, now: datetime) -> timedelta | None:
     """How old a sample may be: the shortest retention of the tables it goes to."""
     known, asked_at = database.memory.horizons.get(batch.source, (None, None))
-    if asked_at is None or batch.received_at > asked_at + HORIZON_KEPT:
+    if asked_at is None or now > asked_at + HORIZON_KEPT:
         tables = [part.table for part in batch.rows]
         ((known,),) = database.rows("horizon", {"tables": tables})
-        database.memory.horizons[batch.source] = known, batch.received_at
+        database.memory.horizons[batch.source] = known, now
     return known
+
+
+def _worded(length: timedelta) -> str:
+    return counted(length.days, "day") if length.days else str(length)

@@ -18,7 +18,7 @@ LEVELS = ("tailscale_peers_5m", "tailscale_peers_hourly", "tailscale_peers_daily
 def take(database, config, make_status):
     def take_one(age, rx_bytes):
         body = json.dumps(make_status(peers={"db": rx_bytes})).encode()
-        ingest(Payload(body, datetime.now(UTC), time=NOW - age), database, config)
+        ingest(Payload(body, datetime.now(UTC), time=NOW - age, backfill=True), database, config)
 
     return take_one
 
