@@ -6,7 +6,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ringstats_ts.config import Config
-from webapp import errors, health, ingest, pages, trace
+from webapp import auth, errors, health, ingest, metrics, pages, trace
 from webapp.service import Service
 
 
@@ -26,6 +26,8 @@ def create_app(config: Config | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.jinja_env.trim_blocks = app.jinja_env.keep_trailing_newline = True
     Service(config).attach(app)
+    metrics.register(app)
+    auth.register(app, config)
     trace.register(app)
     errors.register(app)
     for routes in (ingest.routes, health.routes, pages.routes, errors.routes):

@@ -13,13 +13,11 @@ from gunicorn.http.errors import ParseException
 
 from ringstats_ts.config import Config
 from ringstats_ts.decode import GZIP_MAGIC, inflate
-from ringstats_ts.errors import PayloadTooLarge, TruncatedPayload, UnsupportedEncoding
+from ringstats_ts.errors import BodyTimeout, PayloadTooLarge, TruncatedPayload, UnsupportedEncoding
 
 READ_BYTES = 64 * 1024
 # Small, because each gzip member makes zlib copy the rest of its chunk.
 INFLATE_BYTES = 4 * 1024
-# wget and curl report a broken connection instead of the answer where the rest of a body is left unread.
-DRAIN_BYTES = 8 * 1024 * 1024
 
 
 class Body:
@@ -30,25 +28,13 @@ class Body:
         self._config = config
         self.raw = bytearray()
 
-    def read(self) -> bytes:
-        """Receive the whole body and take one layer of gzip off.
-
-        gzip is known by its first bytes too, since few tools name it.
+    def receive(self) -> None:
+        """Take the whole body in, as it was sent.
 
         Raises
         ------
-        PayloadTooLarge, TruncatedPayload, MalformedPayload, UnsupportedEncoding
+        PayloadTooLarge, TruncatedPayload, BodyTimeout
         """
-        self._receive()
-        encoding = self._request.headers.get("Content-Encoding", "").strip().lower()
-        if encoding not in ("", "identity", "gzip", "x-gzip"):
-            raise UnsupportedEncoding
-        raw = bytes(self.raw)
-        if raw and (encoding.endswith("gzip") or raw.startswith(GZIP_MAGIC)):
-            return self._inflated(raw)
-        return raw
-
-    def _receive(self) -> None:
         limit = self._config.max_body_bytes
         expected = self._request.content_length
         if expected is not None and expected > limit:
@@ -59,10 +45,30 @@ class Body:
                 g.received_bytes = len(self.raw)
                 if len(self.raw) > limit:
                     raise PayloadTooLarge(f"The body has more than {limit} bytes.")
+        except TimeoutError:
+            seconds = self._config.body_timeout.total_seconds()
+            raise BodyTimeout(f"The body did not arrive within {seconds:g} s.") from None
         except (OSError, ParseException):
             self._cut()
         if expected is not None and len(self.raw) < expected:
             self._cut()
+
+    def document(self) -> bytes:
+        """What was received, with one layer of gzip taken off.
+
+        gzip is known by its first bytes too, since few tools name it.
+
+        Raises
+        ------
+        PayloadTooLarge, TruncatedPayload, MalformedPayload, UnsupportedEncoding
+        """
+        encoding = self._request.headers.get("Content-Encoding", "").strip().lower()
+        if encoding not in ("", "identity", "gzip", "x-gzip"):
+            raise UnsupportedEncoding
+        raw = bytes(self.raw)
+        if raw and (encoding.endswith("gzip") or raw.startswith(GZIP_MAGIC)):
+            return self._inflated(raw)
+        return raw
 
     def _cut(self) -> None:
         raise TruncatedPayload(
@@ -75,16 +81,6 @@ class Body:
         if body.startswith(GZIP_MAGIC):
             raise UnsupportedEncoding("The body is compressed twice.", "Send it with one layer of gzip.")
         return body
-
-
-def drain(request: Request) -> None:
-    """Read what is left of the body, up to a bound, so that the client gets to read the answer."""
-    left = DRAIN_BYTES
-    try:
-        while left > 0 and (chunk := request.stream.read(READ_BYTES)):
-            left -= len(chunk)
-    except (OSError, ParseException):
-        return
 
 
 def _slices(raw: bytes) -> Iterator[bytes]:

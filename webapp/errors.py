@@ -7,32 +7,44 @@ holds a payload, SQL, a stack or an address.
 from __future__ import annotations
 
 import logging
+import math
 import random
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
-from flask import Blueprint, Flask, Response, abort, g, url_for
+from flask import Blueprint, Flask, Response, abort, g, request
+from gunicorn import util
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from ringstats_ts.errors import (
     BadParameter,
+    BodyTimeout,
+    BudgetSpent,
+    Busy,
     EmptyPayload,
+    Forbidden,
     MalformedPayload,
     OutdatedSchema,
+    PartlyRefused,
     PayloadError,
     PayloadTooLarge,
     RingstatsError,
     StorageError,
     StorageUnavailable,
+    TooManyRequests,
+    Unauthorized,
     UnsuitableDatabase,
     UnsupportedEncoding,
 )
 from webapp import log
+from webapp.metrics import OTHER, metrics
 from webapp.trace import request_id
 
 STATUS: dict[type[RingstatsError], int] = {
@@ -41,15 +53,34 @@ STATUS: dict[type[RingstatsError], int] = {
     MalformedPayload: 400,
     PayloadTooLarge: 413,
     UnsupportedEncoding: 415,
+    Unauthorized: 401,
+    Forbidden: 403,
+    Busy: 503,
+    TooManyRequests: 429,
+    BudgetSpent: 429,
+    BodyTimeout: 408,
     PayloadError: 422,
     StorageError: 503,
     RingstatsError: 500,
 }
 """The status of an error is that of its nearest ancestor here."""
 
+CHALLENGES = ('Bearer realm="tsstats"', 'Basic realm="tsstats", charset="UTF-8"')
+"""For WWW-Authenticate: the second makes a browser ask."""
+
+PROBLEM = "application/problem+json"
+
+MOST_ERRORS = 100
+"""Of one body that are named in the answer."""
+
+LONGEST_WAIT = 3600
+"""For Retry-After [seconds]."""
+
 HINTS = {
     404: "Post documents to / or to /v1/ingest/<source>; GET / says more.",
     405: "Use one of the methods that the Allow header names.",
+    414: "The request line is too long: send documents in the body of a POST.",
+    431: "The headers are too many or too long.",
 }
 
 routes = Blueprint("errors", __name__)
@@ -80,7 +111,9 @@ def answer(error: RingstatsError) -> Response:
         detail=str(public),
         code=public.code,
         retryable=error.retryable or status == 503,
-        errors=[_place(error)] if isinstance(error, PayloadError) else [],
+        errors=_places(error),
+        more=_partly(error) if isinstance(error, PartlyRefused) else {},
+        wait=_until_tomorrow() if isinstance(error, BudgetSpent) else error.retry_after,
     )
 
 
@@ -106,28 +139,51 @@ def problem(
     detail: str,
     code: str | None = None,
     retryable: bool = False,
-    errors: list[dict[str, Any]] | None = None,
+    errors: Sequence[dict[str, Any]] = (),
+    more: Mapping[str, Any] | None = None,
+    wait: float | None = None,
 ) -> Response:
-    """Make the answer; a retryable one says when."""
-    body: dict[str, Any] = {
-        "type": url_for("errors.explain", code=code) if code else "about:blank",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": _instance(request_id()),
-        "retryable": retryable,
-    }
+    """Make the answer; one that is to be tried again says when, after `wait` seconds if that is known."""
+    kind = f"{request.script_root}/problems/{code}" if code else "about:blank"
+    body = _document(status, kind, title=title, detail=detail, identity=request_id(), retryable=retryable)
     if errors:
-        body["errors"] = errors
-    response = Response(orjson.dumps(body) + b"\n", status, mimetype="application/problem+json")
+        body["errors"] = list(errors)
+    body |= more or {}
+    response = Response(orjson.dumps(body) + b"\n", status, mimetype=PROBLEM)
+    if status == 401:
+        for challenge in CHALLENGES:
+            response.headers.add("WWW-Authenticate", challenge)
     if status in (429, 503):
-        response.headers["Retry-After"] = retry_after()
+        response.headers["Retry-After"] = retry_after(wait)
     return response
 
 
-def retry_after() -> str:
-    """Seconds, spread so that a fleet that was refused together does not come back together."""
-    return str(random.randint(1, 5))
+def _document(
+    status: int,
+    kind: str = "about:blank",
+    *,
+    title: str,
+    detail: str,
+    identity: str,
+    retryable: bool = False,
+) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": _instance(identity),
+        "retryable": retryable,
+    }
+
+
+def retry_after(wait: float | None = None) -> str:
+    """Seconds, spread so that a fleet that was refused together does not come back together.
+
+    Never less than `wait`, up to an hour: what it is told then is the same again.
+    """
+    seconds = math.ceil(wait or 0)
+    return str(min(seconds + random.randint(0, seconds // 4), LONGEST_WAIT) if wait else random.randint(1, 5))
 
 
 @routes.get("/problems/<code>")
@@ -139,6 +195,25 @@ def explain(code: str) -> Response:
     lines = [_title(kind), kind.hint or "", f"HTTP status {status_of(kind())}."]
     lines.append("Trying again can help." if kind.retryable else "Sending the same again will not help.")
     return Response("\n".join(line for line in lines if line) + "\n", mimetype="text/plain")
+
+
+def write_problem(sock: socket.socket, status: int, reason: str, _message: str) -> None:
+    """Answer what is not HTTP as gunicorn understands it; the connection is closed behind it.
+
+    In the place of `gunicorn.util.write_error`, whose HTML quotes what was sent.
+    """
+    identity = str(uuid4())
+    hint = HINTS.get(status, "")
+    body = _document(status, title=reason, detail=f"{reason}. {hint}".strip(), identity=identity)
+    text = orjson.dumps(body) + b"\n"
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {PROBLEM}\r\n"
+        f"Content-Length: {len(text)}\r\nRequest-Id: {identity}\r\n"
+        "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n"
+    )
+    log.write(logging.INFO, "request", status=status, error="http", request_id=identity)
+    metrics().requests.labels(OTHER, str(status)).observe(0)
+    util.write_nonblock(sock, head.encode() + text)
 
 
 def _answer_http(error: HTTPException) -> BaseResponse:
@@ -174,6 +249,29 @@ def _for_the_log(error: StorageError) -> str:
 def _place(error: PayloadError) -> dict[str, Any]:
     place = {"pointer": error.pointer, "line": error.line, "code": error.code, "detail": error.message}
     return {name: value for name, value in place.items() if value is not None}
+
+
+def _places(error: RingstatsError) -> list[dict[str, Any]]:
+    refused = [refusal.error for refusal in error.refusals] if isinstance(error, PartlyRefused) else [error]
+    return [_place(one) for one in refused[:MOST_ERRORS] if isinstance(one, PayloadError)]
+
+
+def _partly(error: PartlyRefused) -> dict[str, Any]:
+    """What became of the documents, one by one of those that are stored."""
+    duplicates = sum(receipt.duplicate for receipt in error.receipts)
+    return {
+        "rows": sum(receipt.rows for receipt in error.receipts),
+        "stored": len(error.receipts) - duplicates,
+        "duplicate": duplicates,
+        "rejected": len(error.refusals),
+        "documents": [receipt.as_dict() for receipt in error.receipts],
+    }
+
+
+def _until_tomorrow() -> float:
+    """Seconds to the end of the day (UTC), when budgets begin anew."""
+    now = datetime.now(UTC)
+    return 86400.0 - (now - now.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
 
 
 def _title(kind: type[RingstatsError]) -> str:

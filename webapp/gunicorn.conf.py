@@ -4,25 +4,25 @@
 `webapp.server.CONFIG_FILE` is its path where the package is installed.
 """
 
-import os
-from pathlib import Path
-
 from ringstats_ts.config import Config
-from webapp import server
+from webapp import multiprocess, server
 
 _config = Config.from_env()
 
 wsgi_app = "webapp:create_app()"
 proc_name = "tsstats"
 bind = [_config.listen]
-worker_class = "gthread"
+worker_class = "webapp.worker.Worker"
+# One for each processor: Python runs one thread of a process at a time.
 workers = _config.workers
+# A thread mostly waits, for its client or the database. Of those of a worker, TSSTATS_WRITERS store at
+# a time: more gain nothing (docs/operations.md), and the others answer health checks and refusals.
 threads = _config.threads
 
 # Of the worker's heartbeat: a request may take longer, a stuck interpreter may not.
 timeout = 30
 # More than one document may take in the database, so that what was begun is answered.
-graceful_timeout = int(_config.database_timeout.total_seconds()) + 7
+graceful_timeout = int((_config.queue_timeout + _config.database_timeout).total_seconds()) + 5
 # Above the usual 60 s of a collector would hold a connection for each; below saves no handshake.
 keepalive = 5
 backlog = 512
@@ -32,7 +32,7 @@ max_requests = 10_000
 max_requests_jitter = 1_000
 
 # The heartbeat touches a file: on a disk that stalls, gunicorn would kill healthy workers.
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
+worker_tmp_dir = multiprocess.memory_directory()
 
 limit_request_line = 4094
 limit_request_fields = 64
@@ -51,5 +51,8 @@ errorlog = "-"
 loglevel = "info"
 
 on_starting = server.on_starting
+when_ready = server.when_ready
 post_worker_init = server.post_worker_init
 worker_exit = server.worker_exit
+child_exit = server.child_exit
+on_exit = server.on_exit

@@ -1,10 +1,12 @@
-"""Whether the process lives, and whether it can take documents now."""
+"""Whether the process lives, whether it can take documents now, and what it has counted."""
 
 from __future__ import annotations
 
 from flask import Blueprint, Response
 
 from ringstats_ts.storage import overview, schema
+from webapp.auth import require
+from webapp.metrics import metrics
 from webapp.service import service
 
 routes = Blueprint("health", __name__)
@@ -22,6 +24,15 @@ def ready() -> Response:
     here = service()
     here.readiness.get(_look)
     return Response('{"status": "ready"}\n', mimetype="application/json")
+
+
+@routes.get("/metrics")
+def counted() -> Response:
+    """The metrics in Prometheus' text format; for a token of scope `read` where one is needed."""
+    require("read")
+    from prometheus_client import CONTENT_TYPE_LATEST
+
+    return Response(metrics().text(), content_type=CONTENT_TYPE_LATEST)
 
 
 def _look() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,13 +12,18 @@ import orjson
 from flask import Blueprint, Response, g, request
 
 from ringstats_ts import sources
-from ringstats_ts.errors import MalformedPayload, PayloadError
-from ringstats_ts.ingest import ingest, reject
+from ringstats_ts.errors import MalformedPayload, PartlyRefused, PayloadError, RingstatsError
+from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload, Receipt
+from ringstats_ts.rejects import reject, reject_each
+from webapp.auth import require
 from webapp.body import Body
 from webapp.errors import problem
 from webapp.parameters import parameters
 from webapp.service import service
+
+UNKNOWN = "unknown"
+"""The source of what was not understood."""
 
 routes = Blueprint("ingest", __name__)
 
@@ -38,6 +45,26 @@ def ingest_source(source: str) -> Response:
 
 
 def _take(source: str | None) -> Response:
+    name = source or UNKNOWN
+    # Counted so until more is known: whatever ends this, the request is accounted for.
+    g.documents = Counter({(name, "failed", RingstatsError.code): 1})
+    try:
+        receipts = _stored(source)
+    except PartlyRefused as error:
+        _count(error.receipts)
+        g.documents.update((name, "rejected", refusal.error.code) for refusal in error.refusals)
+        raise
+    except RingstatsError as error:
+        # Who is told to try again still has it; of all else we have taken charge.
+        outcome = "rejected" if isinstance(error, PayloadError) and not error.retryable else "failed"
+        g.documents = Counter({(name, outcome, error.code): error.documents})
+        raise
+    _count(receipts)
+    return _receipt(receipts)
+
+
+def _stored(source: str | None) -> list[Receipt]:
+    """Let the document in, and store it; what is refused for good is kept with its reason."""
     here = service()
     body = Body(request, here.config)
     payload = Payload(
@@ -46,15 +73,37 @@ def _take(source: str | None) -> Response:
         source=source,
         sender=request.remote_addr or "unknown",
     )
-    try:
-        payload = replace(payload, body=body.read())
-        payload = replace(payload, **asdict(parameters(request)))
-        receipts = ingest(payload, here.database(), here.config)
-    except PayloadError as error:
-        refused = _explained(error)
-        reject(replace(payload, body=payload.body or bytes(body.raw)), refused, here.database())
-        raise refused from None
-    return _receipt(receipts)
+    with here.admission.seat():
+        try:
+            payload = replace(payload, token=require("ingest"))
+            here.admission.check_rate(payload.token)
+            body.receive()
+            with here.admission.turn():
+                payload = replace(payload, body=body.document())
+                payload = replace(payload, **asdict(parameters(request)))
+                return ingest(payload, here.database(), here.config)
+        except PartlyRefused as error:
+            reject_each(payload, error.refusals, here.database(), here.config)
+            raise
+        except PayloadError as error:
+            if error.retryable:
+                raise
+            refused = _explained(error)
+            payload = replace(payload, body=payload.body or bytes(body.raw))
+            reject(payload, refused, here.database(), here.config)
+            raise refused from None
+
+
+def _count(receipts: Sequence[Receipt]) -> None:
+    """Note what became of documents and rows, for the metrics and the headers."""
+    g.documents = Counter(
+        (receipt.source, "duplicate" if receipt.duplicate else "stored", "") for receipt in receipts
+    )
+    g.stored_rows = Counter()
+    for receipt in receipts:
+        if not receipt.duplicate:
+            g.stored_rows[receipt.source] += receipt.rows
+    g.rows = sum(receipt.rows for receipt in receipts)
 
 
 def _explained(error: PayloadError) -> PayloadError:
@@ -69,10 +118,7 @@ def _explained(error: PayloadError) -> PayloadError:
 
 def _receipt(receipts: list[Receipt]) -> Response:
     duplicate = all(receipt.duplicate for receipt in receipts)
-    rows = sum(receipt.rows for receipt in receipts)
-    g.rows = rows
     response = Response(orjson.dumps(_document(receipts)) + b"\n", mimetype="application/json")
-    response.headers["Ingest-Rows"] = str(rows)
     if duplicate:
         response.headers["Idempotent-Replayed"] = "true"
     return response

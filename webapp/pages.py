@@ -1,4 +1,4 @@
-"""The first page: a browser gets an overview, curl gets a few lines of text."""
+"""The first page and the contract: a browser gets an overview, curl gets a few lines of text."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 
 from flask import Blueprint, Response, render_template, request
 
 from ringstats_ts import __version__
-from ringstats_ts.errors import StorageError, StorageUnavailable
+from ringstats_ts.errors import StatementTimeout, StorageError, StorageUnavailable
 from ringstats_ts.storage import overview
 from ringstats_ts.storage.overview import DayTraffic, Overview, Reporter, Traffic
+from webapp.auth import require, verify
 from webapp.errors import public_error, report, retry_after
 from webapp.service import service
 
@@ -26,13 +28,26 @@ routes = Blueprint("pages", __name__)
 def front() -> Response:
     """The overview for a browser, else version and how to post."""
     wants_html = any(kind == "text/html" for kind, _ in request.accept_mimetypes)
+    if wants_html:
+        require("read")
+    else:
+        verify()
     response = _page() if wants_html else _text()
     response.headers["Vary"] = "Accept"
     return response
 
 
+@routes.get("/openapi.yaml")
+def contract() -> Response:
+    """All of this in OpenAPI, for programs."""
+    return Response(files("webapp").joinpath("openapi.yaml").read_bytes(), mimetype="application/yaml")
+
+
 def _text() -> Response:
-    return Response(render_template("front.txt", version=__version__, url=_url()), mimetype="text/plain")
+    return Response(
+        render_template("front.txt", version=__version__, url=_url(), auth=service().config.auth),
+        mimetype="text/plain",
+    )
 
 
 def _page() -> Response:
@@ -59,7 +74,7 @@ def _html(
         look=look,
         traffic=traffic,
         problem=str(public_error(error)) if error else None,
-        away=isinstance(error, StorageUnavailable),
+        away=isinstance(error, StorageUnavailable) and not isinstance(error, StatementTimeout),
         repeated=_repeated,
         ago=_ago,
         size=_size,

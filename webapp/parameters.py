@@ -12,7 +12,7 @@ from ringstats_ts.errors import BadParameter
 from ringstats_ts.times import parse_time
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_KNOWN = {"host": "Ingest-Host", "time": "Ingest-Time", "replace": "Ingest-Replace"}
+_KNOWN = {name: f"Ingest-{name.title()}" for name in ("host", "time", "replace", "partial")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Parameters:
     host: str | None = None
     time: datetime | None = None
     replace: bool = False
+    partial: bool = False
     key: str | None = None
 
 
@@ -38,11 +39,12 @@ def parameters(request: Request) -> Parameters:
         raise BadParameter(
             f"There is no parameter {unknown[0][:40]!r}.", f"Known are: {', '.join(sorted(_KNOWN))}."
         )
-    host, time, again = (_value(request, name) for name in ("host", "time", "replace"))
+    host, time = _value(request, "host"), _value(request, "time")
     return Parameters(
         host=None if host is None else _host(host),
         time=None if time is None else parse_time(time),
-        replace=again is not None and _switch(again),
+        replace=_switch(request, "replace"),
+        partial=_switch(request, "partial"),
         key=_key(request.headers.get("Idempotency-Key")),
     )
 
@@ -65,9 +67,12 @@ def _host(text: str) -> str:
     return text
 
 
-def _switch(text: str) -> bool:
+def _switch(request: Request, name: str) -> bool:
+    text = _value(request, name)
+    if text is None:
+        return False
     if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-        raise BadParameter(f"`replace` is {text[:20]!r}.", "Write `replace=1` or leave it out.")
+        raise BadParameter(f"`{name}` is {text[:20]!r}.", f"Write `{name}=1` or leave it out.")
     return text.lower() in ("1", "true", "yes", "on")
 
 

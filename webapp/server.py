@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from gunicorn.http import wsgi
 
 from ringstats_ts.config import Config
-from webapp import log
+from ringstats_ts.errors import ConfigError
+from ringstats_ts.identity import check_open
+from webapp import log, multiprocess
 from webapp.upkeep import Upkeep, end_with_owner
 
 CONFIG_FILE = Path(__file__).with_name("gunicorn.conf.py")
@@ -18,13 +21,27 @@ _upkeeps: list[Upkeep] = []
 
 
 def on_starting(_arbiter: Any) -> None:
-    """Leave the Server header out: it tells strangers the version and nobody else anything."""
+    """Prepare what the workers share.
+
+    The Server header is left out: it tells strangers the version and nobody else anything.
+    """
+    multiprocess.begin()
     default_headers = wsgi.Response.default_headers
 
     def without_server(response: Any) -> list[str]:
         return [line for line in default_headers(response) if not line.startswith("Server:")]
 
     wsgi.Response.default_headers = without_server
+
+
+def when_ready(arbiter: Any) -> None:
+    """Ask nobody in by oversight. Only here all sockets are known, those that were inherited too."""
+    auth = Config.from_env().auth
+    for listener in arbiter.LISTENERS:
+        try:
+            check_open(auth, listener.sock.getsockname())
+        except ConfigError as error:
+            sys.exit(f"Error: {error}")
 
 
 def post_worker_init(_worker: Any) -> None:
@@ -42,3 +59,15 @@ def worker_exit(_arbiter: Any, _worker: Any) -> None:
     """End it."""
     while _upkeeps:
         _upkeeps.pop().stop()
+    log.flush()
+
+
+def child_exit(arbiter: Any, worker: Any) -> None:
+    """In the master: keep what a worker that has ended counted, unless all end, and nobody will ask."""
+    if arbiter.LISTENERS:
+        multiprocess.forget(worker.pid)
+
+
+def on_exit(_arbiter: Any) -> None:
+    """In the master: leave nothing behind."""
+    multiprocess.end()

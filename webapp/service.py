@@ -14,6 +14,7 @@ from ringstats_ts.config import Config
 from ringstats_ts.errors import ConfigError, StorageError
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.overview import DayTraffic, Overview
+from webapp.admission import Admission
 
 READY_SECONDS = 2.0
 OVERVIEW_SECONDS = 10.0
@@ -80,6 +81,7 @@ class Service:
         self._uri = config.database_uri
         self._threads = threading.local()
         self.readiness: Cached[None] = Cached(READY_SECONDS)
+        self.admission = Admission(config)
         self.overview: Cached[Overview] = Cached(OVERVIEW_SECONDS)
         self.traffic: Cached[DayTraffic] = Cached(TRAFFIC_SECONDS)
 

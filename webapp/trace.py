@@ -1,4 +1,4 @@
-"""What every request gets: an id, its headers, the rest of its body read, one log line."""
+"""What every request gets: an id, its headers, one log line."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from uuid import uuid4
 from flask import Flask, Request, Response, g, request
 
 from webapp import log
-from webapp.body import drain
 
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,64}")
-_QUIET = ("/healthz", "/readyz")
+_QUIET = ("/healthz", "/readyz", "/metrics")
 
 
 def register(app: Flask) -> None:
@@ -39,10 +38,12 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
-    drain(request)
     response.headers["Request-Id"] = request_id()
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if "documents" in g:
+        response.headers["Ingest-Rows"] = str(g.get("rows", 0))
+        response.headers["Ingest-Rejected"] = str(_rejected())
     level = logging.DEBUG if request.path in _QUIET and response.status_code < 400 else logging.INFO
     log.write(
         level,
@@ -53,7 +54,12 @@ def _finish(response: Response) -> Response:
         bytes=g.get("received_bytes", 0),
         rows=g.get("rows"),
         error=g.get("error"),
+        token=g.token.key_id if g.get("token") else None,
         ms=round((monotonic() - g.started) * 1000, 1),
         request_id=request_id(),
     )
     return response
+
+
+def _rejected() -> int:
+    return sum(count for (_, outcome, _), count in g.documents.items() if outcome == "rejected")

@@ -18,6 +18,7 @@ from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import catch_up
 from ringstats_ts.storage.upkeep import run_upkeep
 from webapp import log
+from webapp.metrics import count_upkeep
 
 EVERY_SECONDS = 10.0
 
@@ -53,7 +54,9 @@ class Upkeep:
             try:
                 caught_up = caught_up or catch_up(self._database) >= 0
                 run_upkeep(self._database, self._config)
+                count_upkeep()
             except RingstatsError as error:
+                count_upkeep(error)
                 log.write(logging.WARNING, "upkeep", error=error.code)
         self._database.close()
 

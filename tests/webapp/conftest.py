@@ -30,6 +30,12 @@ def status(make_status):
 
 
 @pytest.fixture
+def now():
+    """A time to post for, in Unix seconds: within what is taken, whenever the tests run."""
+    return int(time.time()) - 3600
+
+
+@pytest.fixture
 def body(status):
     """The bytes of a status document."""
     return json.dumps(status()).encode()

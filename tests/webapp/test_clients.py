@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -12,12 +14,13 @@ needs_wget = pytest.mark.skipif(shutil.which("wget") is None, reason="needs wget
 
 
 @pytest.fixture
-def shell(server, body, tmp_path):
-    """Runs a line in a directory with status.json; HOST stands for the service."""
+def shell(server, body, tmp_path, now):
+    """Runs a line in a directory with status.json; HOST stands for the service, TIME for a time."""
     (tmp_path / "status.json").write_bytes(body)
+    local = datetime.fromtimestamp(now, timezone(timedelta(hours=1)))
 
     def run(line):
-        line = line.replace("HOST", f"127.0.0.1:{server.port}")
+        line = line.replace("HOST", f"127.0.0.1:{server.port}").replace("TIME", local.isoformat())
         done = subprocess.run(
             ["sh", "-c", line],
             cwd=tmp_path,
@@ -42,7 +45,7 @@ def shell(server, body, tmp_path):
         "curl -s -T - -X POST HOST < status.json",
         "gzip -c status.json | curl -s --data-binary @- HOST",
         "gzip -c status.json | curl -s --data-binary @- -H 'Content-Encoding: gzip' HOST/v1/ingest/tailscale",
-        "curl -s --data-binary @status.json 'HOST?host=edge&time=2026-01-31T12:00:00+01:00'",
+        "curl -s --data-binary @status.json 'HOST?host=edge&time=TIME'",
         "curl -s --data-binary @status.json -H 'Expect: 100-continue' HOST",
     ],
 )
@@ -96,6 +99,28 @@ def test_a_warning_in_front_gets_the_hint(shell, count):
 def test_wget_reads_the_refusal_of_a_body(shell, line):
     # 8 is a server's error answer; 4, a network failure, would make wget try again.
     assert shell(line)[0] == 8
+
+
+@needs_wget
+def test_wget_reads_that_the_service_is_busy(start_server, body, tmp_path):
+    # One seat, which a body that does not come holds; what wget sends is not waited for.
+    server = start_server(TSSTATS_WORKERS="1", TSSTATS_THREADS="3")
+    (tmp_path / "large").write_bytes(bytes(3_000_000))
+    with server.raw() as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n")
+        time.sleep(0.5)
+        command = ["wget", "-qSO-", "--tries=1", "--post-file", "large", server.url]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "Retry-After:" in done.stderr) == (8, True)
+
+
+@needs_curl
+def test_curl_stops_sending_what_is_refused(shell):
+    _, out = shell("head -c 60000000 /dev/zero | curl -s -T - -X POST -w '%{http_code} %{size_upload}' HOST")
+    problem, _, told = out.rpartition("\n")
+    code, sent = told.split()
+    assert (json.loads(problem)["status"], code) == (413, "413")
+    assert int(sent) < 20_000_000
 
 
 @needs_curl

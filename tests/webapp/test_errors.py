@@ -7,6 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from ringstats_ts import errors
+from ringstats_ts.config import Config
+from webapp import create_app
+from webapp import errors as webapp_errors
 from webapp.errors import STATUS, status_of
 
 pytestmark = pytest.mark.usefixtures("clean")
@@ -91,6 +94,59 @@ def test_an_unknown_path_is_404(server):
     assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json")
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"tss_secret\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nAuthorization Bearer tss_secret\r\n\r\n", 400),
+        (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"y" * 9000 + b"\r\n\r\n", 431),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: tss_secret\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    ],
+)
+def test_what_is_no_http_is_answered_in_the_same_form(server, sent, status):
+    with server.raw() as connection:
+        connection.sendall(sent)
+        head, _, content = connection.makefile("rb").read().partition(b"\r\n\r\n")
+    headers = {
+        name.lower(): value for name, value in (line.split(": ") for line in head.decode().split("\r\n")[1:])
+    }
+    problem = json.loads(content)
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert (headers["content-type"], headers["connection"]) == ("application/problem+json", "close")
+    assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
+    assert problem["instance"] == f"urn:uuid:{headers['request-id']}"
+    assert (problem["type"], problem["status"], problem["retryable"]) == ("about:blank", status, False)
+    assert "secret" not in content.decode()
+    assert (server.log_lines()[-1]["status"], server.log_lines()[-1]["error"]) == (status, "http")
+
+
+@pytest.mark.parametrize(
+    ("error", "least", "most"),
+    [
+        (errors.StorageUnavailable(), 1, 5),
+        (errors.Busy(), 1, 5),
+        (errors.BudgetSpent(), 1, 3600),
+    ],
+)
+def test_what_may_be_sent_again_says_when(database_uri, error, least, most):
+    app = create_app(Config.from_env({"DATABASE_URI": database_uri}))
+    with app.test_request_context("/"):
+        waits = {int(webapp_errors.answer(error).headers["Retry-After"]) for _ in range(50)}
+    assert waits <= set(range(least, most + 1))
+
+
+def test_a_known_wait_is_told_and_spread_behind_it():
+    waits = {int(webapp_errors.retry_after(59.5)) for _ in range(200)}
+    assert min(waits) == 60
+    assert len(waits) > 5
+    assert max(waits) <= 75
+    assert {webapp_errors.retry_after(0.2) for _ in range(20)} == {"1"}
+    assert webapp_errors.retry_after(90000) == "3600"
+
+
 def test_every_answer_has_the_headers(server, body):
     answers = [
         server.get("/"),
@@ -141,6 +197,11 @@ def test_every_error_has_its_status():
         "UnstorablePayload": 422,
         "TimestampOutOfRange": 422,
         "ConflictingPayload": 422,
+        "Forbidden": 403,
+        "BudgetSpent": 429,
+        "PartlyRefused": 422,
     }
+    others = (errors.Unauthorized, errors.BodyTimeout, errors.TooManyRequests, errors.Busy)
+    assert [status_of(kind()) for kind in others] == [401, 408, 429, 503]
     assert {status_of(kind()) for kind in _all_errors(errors.StorageError)} == {503}
     assert STATUS[errors.RingstatsError] == 500

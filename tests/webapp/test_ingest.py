@@ -3,14 +3,21 @@
 import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import quote
 
 import pytest
 
 pytestmark = pytest.mark.usefixtures("clean")
 
 
-def test_answers_the_receipt_after_the_commit(server, body, connection):
-    answer = server.post(body, "/?time=2026-01-31T12:00:00%2B01:00&host=edge")
+def rfc3339(seconds):
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def test_answers_the_receipt_after_the_commit(server, body, connection, now):
+    local = datetime.fromtimestamp(now, timezone(timedelta(hours=1)))
+    answer = server.post(body, f"/?time={quote(local.isoformat())}&host=edge")
     assert answer.status == 200
     assert answer.content.endswith(b"}\n")
     receipt = answer.json
@@ -21,7 +28,7 @@ def test_answers_the_receipt_after_the_commit(server, body, connection):
         "id": receipt_id,
         "source": "tailscale",
         "host": "edge",
-        "time": "2026-01-31T11:00:00Z",
+        "time": rfc3339(now),
         "rows": 3,
         "duplicate": False,
         "warnings": [],
@@ -52,9 +59,9 @@ def test_an_unknown_source_is_404_with_the_list(server, body, count):
     assert count("receipts") == 0
 
 
-def test_headers_name_host_and_time(server, body):
-    receipt = server.post(body, headers={"Ingest-Host": "edge", "Ingest-Time": "1769860800.25"}).json
-    assert (receipt["host"], receipt["time"]) == ("edge", "2026-01-31T12:00:00.250000Z")
+def test_headers_name_host_and_time(server, body, now):
+    receipt = server.post(body, headers={"Ingest-Host": "edge", "Ingest-Time": f"{now}.25"}).json
+    assert (receipt["host"], receipt["time"]) == ("edge", rfc3339(now).replace("Z", ".250000Z"))
 
 
 @pytest.mark.parametrize(
@@ -64,8 +71,8 @@ def test_the_content_type_plays_no_part(server, body, content_type):
     assert server.post(body, headers={"Content-Type": content_type}).status == 200
 
 
-def test_ndjson_gives_a_receipt_for_each_document_and_the_sum(server, status, count):
-    lines = [json.dumps(status(name) | {"_timestamp": "2026-01-31T12:00:00Z"}) for name in ("a", "b")]
+def test_ndjson_gives_a_receipt_for_each_document_and_the_sum(server, status, count, now):
+    lines = [json.dumps(status(name) | {"_timestamp": rfc3339(now)}) for name in ("a", "b")]
     answer = server.post("\n".join(lines).encode())
     assert answer.status == 200
     whole = answer.json
@@ -102,11 +109,11 @@ def test_windows_encodings_are_read(server, body, encoding):
     assert server.post(body.decode().encode(encoding)).json["rows"] == 3
 
 
-def test_an_idempotency_key_makes_a_retry_safe(server, status, count):
-    first = server.post(json.dumps(status()), "/?time=1769860800", {"Idempotency-Key": "k-1"})
-    again = server.post(json.dumps(status()), "/?time=1769860800", {"Idempotency-Key": "k-1"})
+def test_an_idempotency_key_makes_a_retry_safe(server, status, count, now):
+    first = server.post(json.dumps(status()), f"/?time={now}", {"Idempotency-Key": "k-1"})
+    again = server.post(json.dumps(status()), f"/?time={now}", {"Idempotency-Key": "k-1"})
     assert (first.json["duplicate"], again.json["duplicate"]) == (False, True)
-    clash = server.post(json.dumps(status(rx_bytes=5)), "/?time=1769860860", {"Idempotency-Key": "k-1"})
+    clash = server.post(json.dumps(status(rx_bytes=5)), f"/?time={now + 60}", {"Idempotency-Key": "k-1"})
     assert (clash.status, clash.json["errors"][0]["code"]) == (422, "conflicting-payload")
     assert count("tailscale_status") == 1
 
@@ -118,20 +125,20 @@ def test_an_idempotency_key_that_cannot_be_used_is_400(server, body, key, count)
     assert count("receipts") == 0
 
 
-def test_a_correction_replaces_only_when_asked(server, status, connection):
-    server.post(json.dumps(status(rx_bytes=1)), "/?time=1769860800")
+def test_a_correction_replaces_only_when_asked(server, status, connection, now):
+    server.post(json.dumps(status(rx_bytes=1)), f"/?time={now}")
     other = json.dumps(status(rx_bytes=2))
-    assert server.post(other, "/?time=1769860800").json["errors"][0]["code"] == "conflicting-payload"
-    assert server.post(other, "/?time=1769860800&replace=1").json["duplicate"] is False
+    assert server.post(other, f"/?time={now}").json["errors"][0]["code"] == "conflicting-payload"
+    assert server.post(other, f"/?time={now}&replace=1").json["duplicate"] is False
     with connection.cursor() as cursor:
         cursor.execute("SELECT max(rx_bytes), count(*) FROM tailscale_peers")
         assert cursor.fetchall() == [(2, 2)]
 
 
-def test_many_at_once_are_all_stored_once(server, status, count):
+def test_many_at_once_are_all_stored_once(server, status, count, now):
     def send(number):
         body = json.dumps(status(f"host-{number % 4}", rx_bytes=number))
-        answers = [server.post(body, f"/?time={1769860800 + number}") for _ in range(2)]
+        answers = [server.post(body, f"/?time={now + number}") for _ in range(2)]
         return [(answer.status, answer.json["duplicate"]) for answer in answers]
 
     with ThreadPoolExecutor(8) as pool:
@@ -139,9 +146,9 @@ def test_many_at_once_are_all_stored_once(server, status, count):
     assert (count("tailscale_status"), count("tailscale_peers"), count("receipts")) == (24, 48, 24)
 
 
-def test_one_document_sent_many_times_at_once_is_stored_once(server, body, count):
+def test_one_document_sent_many_times_at_once_is_stored_once(server, body, count, now):
     def send(_):
-        return server.post(body, "/?time=1769860800", {"Idempotency-Key": "k-1"}).json["duplicate"]
+        return server.post(body, f"/?time={now}", {"Idempotency-Key": "k-1"}).json["duplicate"]
 
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(send, range(8))) == [False] + [True] * 7

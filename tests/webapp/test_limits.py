@@ -5,11 +5,13 @@ import re
 import socket
 import time
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from ringstats_ts.config import Config
+from webapp import create_app
 
 LIMIT = Config.from_env({}).max_body_bytes
 pytestmark = pytest.mark.usefixtures("clean")
@@ -20,6 +22,24 @@ def test_a_chunked_body_over_the_limit_is_refused_not_cut_off(server, body, coun
     answer = server.post_chunked([body, b" " * LIMIT])
     assert (answer.status, answer.json["errors"][0]["code"]) == (413, "payload-too-large")
     assert (count("receipts"), count("rejects")) == (0, 1)
+
+
+def test_without_the_loop_a_body_over_the_limit_would_be_cut_off(body, database_uri, count, monkeypatch):
+    """The test above can fail: this is what `get_data()` does."""
+
+    def receive(self):
+        self._request.max_content_length = LIMIT
+        self.raw += self._request.get_data()
+
+    def answer():
+        app = create_app(Config.from_env({"DATABASE_URI": database_uri}))
+        chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+        sent = BytesIO(body + b" " * LIMIT)
+        return app.test_client().post("/", input_stream=sent, environ_overrides=chunked).status_code
+
+    assert (answer(), count("receipts")) == (413, 0)
+    monkeypatch.setattr("webapp.body.Body.receive", receive)
+    assert (answer(), count("receipts")) == (200, 1)
 
 
 def test_a_body_of_the_limit_is_taken(server, body):

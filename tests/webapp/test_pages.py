@@ -185,6 +185,15 @@ def test_an_overview_that_cannot_be_read_is_503_without_the_reason(browse, monke
     assert "division by zero" in caplog.text
 
 
+def test_a_database_that_is_too_slow_is_not_away(browse, monkeypatch):
+    slow = "DO $$ BEGIN RAISE EXCEPTION 'canceled' USING ERRCODE = 'query_canceled'; END $$"
+    monkeypatch.setattr(overview, "read", lambda database, now: database.run(slow))
+    answer, page = browse()
+    assert answer.status_code == 503
+    assert "The overview could not be read The database took too long. Nothing was changed" in page
+    assert "away" not in page
+
+
 def test_the_page_says_so_when_the_database_is_away(start_server, closed_uri):
     answer = start_server(closed_uri).request("GET", "/", headers=BROWSER)
     assert (answer.status, answer.headers["content-type"]) == (503, "text/html; charset=utf-8")

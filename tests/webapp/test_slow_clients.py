@@ -1,0 +1,135 @@
+"""Clients that take their time: each wait has an end, and nobody else waits with them."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import pytest
+from gunicorn.http.body import LengthReader
+from gunicorn.http.unreader import SocketUnreader
+
+from webapp.admission import STILL_SECONDS
+from webapp.deadline import TimedReader
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+HEADS = {
+    "length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n",
+    "chunked": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1388\r\n",
+}
+
+
+@contextlib.contextmanager
+def trickle(connection, seconds):
+    """Sends a byte every so many seconds, until it cannot."""
+    stop = threading.Event()
+
+    def send():
+        with contextlib.suppress(OSError):
+            while not stop.wait(seconds):
+                connection.sendall(b" ")
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def answer_of(connection):
+    head, _, content = connection.makefile("rb").read().partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    return int(first.split()[1]), headers, json.loads(content)
+
+
+@pytest.mark.parametrize("framing", list(HEADS))
+def test_a_body_that_trickles_in_is_408_and_the_end(start_server, framing, count):
+    server = start_server(TSSTATS_BODY_TIMEOUT="1 second")
+    started = time.monotonic()
+    with server.raw() as connection:
+        connection.sendall(HEADS[framing])
+        with trickle(connection, 0.2):
+            status, headers, problem = answer_of(connection)
+    assert time.monotonic() - started < 4
+    assert (status, problem["type"], problem["retryable"]) == (408, "/problems/body-timeout", True)
+    assert headers["connection"] == "close"
+    assert (headers["ingest-rejected"], count("rejects")) == ("0", 0)
+
+
+def test_without_the_deadline_a_body_would_trickle_in_for_ever():
+    """The test above can fail: the timeout of the socket alone is never due."""
+    server, client = socket.socketpair()
+    server.settimeout(0.5)
+    reader = LengthReader(SocketUnreader(server), 12)
+    with server, client, trickle(client, 0.2):
+        assert reader.read(12) == b" " * 12
+    server, client = socket.socketpair()
+    timed = TimedReader(LengthReader(SocketUnreader(server), 12), server, 0.5, late=lambda: None)
+    with server, client, trickle(client, 0.2), pytest.raises(TimeoutError):
+        timed.read(12)
+
+
+@pytest.mark.parametrize("framing", list(HEADS))
+def test_a_body_that_stops_is_408(start_server, framing):
+    server = start_server(TSSTATS_BODY_TIMEOUT="1 second")
+    with server.raw() as connection:
+        connection.sendall(HEADS[framing] + b"{")
+        assert answer_of(connection)[0] == 408
+
+
+def test_a_slow_body_in_time_is_taken_and_the_connection_goes_on(start_server, body):
+    server = start_server(TSSTATS_BODY_TIMEOUT="5 seconds")
+    request = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    with server.raw() as connection:
+        for half in (request[:300], request[300:]):
+            connection.sendall(half)
+            time.sleep(0.5)
+        assert b" 200 OK" in connection.recv(65536)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b'"alive"' in connection.makefile("rb").read()
+
+
+def test_a_head_that_does_not_end_is_not_waited_for(start_server, monkeypatch):
+    server = start_server(TSSTATS_WORKERS="1", TSSTATS_THREADS="2")
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(server.raw())
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+            stack.enter_context(trickle(connection, 0.5))
+        started = time.monotonic()
+        assert server.get("/healthz").status == 200
+        # Twice the bound of a head: there are two threads.
+        assert 5 < time.monotonic() - started < 25
+
+
+def test_who_keeps_his_end_open_holds_nobody_up(start_server):
+    server = start_server(TSSTATS_WORKERS="1")
+    with contextlib.ExitStack() as stack:
+        for _ in range(12):
+            connection = stack.enter_context(server.raw())
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b" 200 OK" in connection.recv(65536)
+        started = time.monotonic()
+        assert server.get("/healthz").status == 200
+        assert time.monotonic() - started < 1
+
+
+def test_slow_bodies_leave_threads_for_health_checks(start_server, body):
+    server = start_server(TSSTATS_WORKERS="1", TSSTATS_THREADS="4", TSSTATS_BODY_TIMEOUT="5 seconds")
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            connection = stack.enter_context(server.raw())
+            connection.sendall(HEADS["length"])
+        # Until it is clear that nothing moves.
+        time.sleep(STILL_SECONDS + 0.5)
+        for _ in range(5):
+            started = time.monotonic()
+            assert server.get("/healthz").status == 200
+            assert time.monotonic() - started < 0.5
+        busy = server.post(body)
+        assert (busy.status, busy.json["type"]) == (503, "/problems/busy")
+    time.sleep(5)
+    assert server.post(body).status == 200
