@@ -3,14 +3,19 @@
 Starts the service as it is shipped on a database of its own (made in DATABASE_URI's
 server and dropped at the end, or an embedded one in a temporary directory). Not a test:
 figures mean something only beside one another, from one run on one idle machine.
+
+The client is lean, since it shares the processors with what it measures: requests are made
+before the clock runs, and go out of plain sockets.
 """
 
 from __future__ import annotations
 
+import cProfile
 import http.client
 import io
 import os
 import platform
+import pstats
 import socket
 import statistics
 import subprocess
@@ -18,13 +23,14 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -34,12 +40,16 @@ import psycopg2.extensions
 from documents import STEP, documents
 
 from ringstats_ts import embedded
+from ringstats_ts.config import Config
+from ringstats_ts.ingest import ingest
+from ringstats_ts.model import Payload
 from ringstats_ts.storage import policies, schema
 from ringstats_ts.storage.database import Database
 
 DOCUMENTS = {10: 400, 100: 100, 1000: 20}
 TABLES = ("tailscale_status", "tailscale_peers")
 CONNECTIONS = (1, 4)
+BULK = "COPY, all at once"
 
 # Copies of rows go under host ids that the service does not give: nothing has to be deleted
 # between runs, and no run finds dead rows of another.
@@ -57,6 +67,14 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Run:
+    """Seconds that each way took for the same documents, and latencies [seconds] at half of the peak rate."""
+
+    seconds: dict[str, float]
+    latencies: list[float]
+
+
+@dataclass(frozen=True)
 class Result:
     """The median of the runs of one way in."""
 
@@ -64,7 +82,18 @@ class Result:
     way: str
     documents_per_second: float
     rows_per_second: float
+    to_copy_ratio: float
     to_bulk_ratio: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long answers took at half of the peak rate over all connections."""
+
+    peers: int
+    documents_per_second: float
+    p50_ms: float
+    p99_ms: float
 
 
 @contextmanager
@@ -125,28 +154,73 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: io.Buffer
     raise click.ClickException("The service did not become ready within 30 s.")
 
 
+class Client:
+    """One kept-alive connection that posts requests as they are."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def post(self, request: bytes) -> None:
+        self._socket.sendall(request)
+        answer = b""
+        while not complete(answer):
+            received = self._socket.recv(65536)
+            if not received:
+                raise click.ClickException(f"The service hung up: {answer.decode()}")
+            answer += received
+        if not answer.startswith(b"HTTP/1.1 200") or b'"duplicate":false' not in answer.replace(b" ", b""):
+            raise click.ClickException(f"A document was not stored: {answer.decode()}")
+
+
+def complete(answer: bytes) -> bool:
+    head, end, body = answer.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    return len(body) >= int(length.partition(b":")[2])
+
+
+def requests(series: Series) -> list[bytes]:
+    return [
+        b"POST /v1/ingest/tailscale?host=%b&time=%b HTTP/1.1\r\n"
+        b"Host: localhost\r\nContent-Length: %d\r\n\r\n%b"
+        % (series.host.encode(), quote(at.isoformat()).encode(), len(body), body)
+        for at, body in series.samples
+    ]
+
+
 class Benchmark:
     """Runs the ways in, one after the other, on one database."""
 
-    def __init__(self, port: int, connection: Connection) -> None:
+    def __init__(self, port: int, uri: str) -> None:
         self._port = port
-        self._connection = connection
+        self._connections = [psycopg2.connect(uri) for _ in range(max(CONNECTIONS))]
+        for connection in self._connections:
+            connection.autocommit = True
         self._hosts = count()
         self._copies = count(COPIES, COPIES)
 
-    def run(self, peers: int) -> dict[str, float]:
-        """Seconds that each way took for the same documents."""
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+    def run(self, peers: int) -> Run:
+        """Send the same documents each way."""
         taken = {}
         for connections in CONNECTIONS:
-            series = [self._series(peers, DOCUMENTS[peers] // connections) for _ in range(connections)]
-            taken[f"http, {connections} connection{'s' if connections > 1 else ''}"] = self._http(series)
-        hosts = [one.host for one in series]
-        whole = self._rows(hosts)
-        taken["COPY, a transaction a document"] = self._copy(by_document(self._rows(hosts)))
-        taken["COPY, all at once"] = self._copy([whole])
-        return taken
+            series = [self.series(peers, DOCUMENTS[peers] // connections) for _ in range(connections)]
+            taken[way("http", connections)] = self._http([requests(one) for one in series])
+            copies = [by_document(self._rows([one.host])) for one in series]
+            taken[way("COPY a document", connections)] = self._copy(copies)
+        rate = DOCUMENTS[peers] / taken[way("http", connections)] / 2
+        taken[BULK] = self._copy([[self._rows([one.host for one in series])]])
+        return Run(taken, self._latencies(peers, rate))
 
-    def _series(self, peers: int, number: int) -> Series:
+    def series(self, peers: int, number: int) -> Series:
         """One document more than asked for: the first makes the host and is not measured."""
         host = next(self._hosts)
         # Never late, so that no refresh of aggregates runs beside.
@@ -156,28 +230,48 @@ class Benchmark:
         ]
         return Series(f"reporter{host}", samples)
 
-    def _http(self, series: list[Series]) -> float:
-        clients = [http.client.HTTPConnection("127.0.0.1", self._port, timeout=60) for _ in series]
-        for client, one in zip(clients, series, strict=True):
-            post(client, one.host, one.samples[:1])
-        with ThreadPoolExecutor(len(series)) as pool:
-            began = time.perf_counter()
-            sent = [
-                pool.submit(post, client, one.host, one.samples[1:])
-                for client, one in zip(clients, series, strict=True)
-            ]
-            for future in sent:
-                future.result()
-            taken = time.perf_counter() - began
+    def _http(self, bodies: list[list[bytes]]) -> float:
+        def send(client: Client, own: list[bytes]) -> None:
+            for request in own:
+                client.post(request)
+
+        with self._clients(bodies) as clients:
+            return together(send, zip(clients, [own[1:] for own in bodies], strict=True))
+
+    def _latencies(self, peers: int, rate: float) -> list[float]:
+        """From when a request was due to its answer: a slow answer makes the next ones late, too."""
+        connections = max(CONNECTIONS)
+        bodies = [requests(self.series(peers, DOCUMENTS[peers] // connections)) for _ in range(connections)]
+        taken: list[float] = []
+
+        def send(client: Client, own: list[bytes], offset: float) -> None:
+            due = time.perf_counter() + offset
+            for request in own:
+                time.sleep(max(0.0, due - time.perf_counter()))
+                client.post(request)
+                taken.append(time.perf_counter() - due)
+                due += connections / rate
+
+        with self._clients(bodies) as clients:
+            offsets = [number / rate for number in range(connections)]
+            together(send, zip(clients, [own[1:] for own in bodies], offsets, strict=True))
+        return taken
+
+    @contextmanager
+    def _clients(self, bodies: list[list[bytes]]) -> Iterator[list[Client]]:
+        """A connection for each host, whose first document is sent."""
+        clients = [Client(self._port) for _ in bodies]
+        for client, own in zip(clients, bodies, strict=True):
+            client.post(own[0])
+        yield clients
         for client in clients:
             client.close()
-        return taken
 
     def _rows(self, hosts: list[str]) -> dict[str, str]:
         """What the hosts' measured documents became, as COPY's text, under host ids of their own."""
         shift = next(self._copies)
         rows = {}
-        with self._connection.cursor() as cursor:
+        with self._connections[0].cursor() as cursor:
             for table in TABLES:
                 cursor.execute(f"SELECT * FROM {table} LIMIT 0")
                 others = ", ".join(f"sample.{column.name}" for column in cursor.description[1:])
@@ -192,24 +286,49 @@ class Benchmark:
                 rows[table] = text.getvalue()
         return rows
 
-    def _copy(self, transactions: list[dict[str, str]]) -> float:
+    def _copy(self, shares: list[list[dict[str, str]]]) -> float:
+        """COPY each share over a connection of its own."""
+
+        def copy(connection: Connection, transactions: list[dict[str, str]]) -> None:
+            with connection.cursor() as cursor:
+                for rows in transactions:
+                    cursor.execute("BEGIN")
+                    for table, text in rows.items():
+                        cursor.copy_expert(f"COPY {table} FROM STDIN", io.StringIO(text))
+                    cursor.execute("COMMIT")
+
+        return together(copy, zip(self._connections, shares, strict=False))
+
+
+def together(run: Callable[..., None], arguments: Iterable[tuple[Any, ...]]) -> float:
+    """Run it once for each of the arguments, all at once; the seconds until the last one is done."""
+    calls = list(arguments)
+    with ThreadPoolExecutor(len(calls)) as pool:
         began = time.perf_counter()
-        with self._connection.cursor() as cursor:
-            for rows in transactions:
-                cursor.execute("BEGIN")
-                for table, text in rows.items():
-                    cursor.copy_expert(f"COPY {table} FROM STDIN", io.StringIO(text))
-                cursor.execute("COMMIT")
+        for future in [pool.submit(run, *call) for call in calls]:
+            future.result()
         return time.perf_counter() - began
 
 
-def post(client: http.client.HTTPConnection, host: str, samples: list[tuple[datetime, bytes]]) -> None:
-    for at, body in samples:
-        client.request("POST", f"/v1/ingest/tailscale?host={host}&time={quote(at.isoformat())}", body)
-        response = client.getresponse()
-        answer = response.read()
-        if response.status != http.HTTPStatus.OK or orjson.loads(answer)["duplicate"]:
-            raise click.ClickException(f"A document was not stored: {response.status} {answer.decode()}")
+def way(name: str, connections: int) -> str:
+    return f"{name}, {connections} connection{'s' if connections > 1 else ''}"
+
+
+def profile(uri: str, peers: int, benchmark: Benchmark) -> str:
+    """Where the time of one document goes, without HTTP: the functions that take most of it."""
+    config = Config.from_env({}, database_uri=uri)
+    one = benchmark.series(peers, DOCUMENTS[peers])
+    profiler, now = cProfile.Profile(), datetime.now(UTC)
+    with Database(uri) as database:
+        for number, (at, body) in enumerate(one.samples):
+            payload = Payload(body, at + STEP, source="tailscale", host=one.host, time=at)
+            if number:
+                profiler.enable()
+            ingest(payload, database, config, now=now)
+            profiler.disable()
+    out = io.StringIO()
+    pstats.Stats(profiler, stream=out).sort_stats("tottime").print_stats(25)
+    return f"{peers} peers, {DOCUMENTS[peers]} documents\n{out.getvalue()}"
 
 
 def by_document(rows: dict[str, str]) -> list[dict[str, str]]:
@@ -223,22 +342,44 @@ def by_document(rows: dict[str, str]) -> list[dict[str, str]]:
     return [{table: "".join(lines) for table, lines in tables.items()} for tables in found.values()]
 
 
-def results(peers: int, runs: list[dict[str, float]]) -> list[Result]:
-    seconds = {way: statistics.median(run[way] for run in runs) for way in runs[0]}
-    bulk = seconds["COPY, all at once"]
+def results(peers: int, runs: list[Run]) -> list[Result]:
+    seconds = {name: statistics.median(run.seconds[name] for run in runs) for name in runs[0].seconds}
     number = DOCUMENTS[peers]
     return [
-        Result(peers, way, number / taken, number * (peers + 1) / taken, bulk / taken)
-        for way, taken in seconds.items()
+        Result(
+            peers,
+            name,
+            number / taken,
+            number * (peers + 1) / taken,
+            seconds[name.replace("http", "COPY a document")] / taken,
+            seconds[BULK] / taken,
+        )
+        for name, taken in seconds.items()
     ]
 
 
-def shown(measured: list[Result]) -> str:
-    lines = [f"{'peers':>5}  {'way':32}  {'documents/s':>11}  {'rows/s':>9}  {'of bulk':>7}"]
-    lines += [
-        f"{one.peers:>5}  {one.way:32}  {one.documents_per_second:>11,.1f}  {one.rows_per_second:>9,.0f}"
-        f"  {one.to_bulk_ratio:>7.3f}"
-        for one in measured
+def latency(peers: int, runs: list[Run]) -> Latency:
+    rate = (
+        DOCUMENTS[peers] / statistics.median(run.seconds[way("http", max(CONNECTIONS))] for run in runs) / 2
+    )
+    hundredths = statistics.quantiles([one for run in runs for one in run.latencies], n=100)
+    return Latency(peers, rate, hundredths[49] * 1000, hundredths[98] * 1000)
+
+
+def shown(measured: list[Result], latencies: list[Latency]) -> str:
+    lines = [
+        f"{'peers':>5}  {'way':31}  {'documents/s':>11}  {'rows/s':>9}  {'of COPY':>7}  {'of bulk':>7}",
+        *(
+            f"{one.peers:>5}  {one.way:31}  {one.documents_per_second:>11,.1f}  {one.rows_per_second:>9,.0f}"
+            f"  {one.to_copy_ratio:>7.3f}  {one.to_bulk_ratio:>7.3f}"
+            for one in measured
+        ),
+        "",
+        f"{'peers':>5}  {'documents/s':>11}  {'p50 [ms]':>9}  {'p99 [ms]':>9}",
+        *(
+            f"{one.peers:>5}  {one.documents_per_second:>11,.1f}  {one.p50_ms:>9,.1f}  {one.p99_ms:>9,.1f}"
+            for one in latencies
+        ),
     ]
     return "\n".join(lines)
 
@@ -259,30 +400,33 @@ def server_version(connection: Connection) -> str:
 )
 @click.option("--runs", default=5, show_default=True, type=click.IntRange(min=1), help="Runs of each way.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(database: str | None, peers: tuple[str, ...], runs: int, as_json: bool) -> None:
+@click.option("--profile", "profiled", is_flag=True, help="Show where a worker's time goes, instead.")
+def main(database: str | None, peers: tuple[str, ...], runs: int, as_json: bool, profiled: bool) -> None:
     """Measure documents and rows per second over HTTP, and by COPY of the same rows."""
     sizes = [int(size) for size in peers] or list(DOCUMENTS)
-    with own_database(database) as uri, service(uri) as port:
-        connection = psycopg2.connect(uri)
-        connection.autocommit = True
-        benchmark = Benchmark(port, connection)
-        measured = [
-            one for size in sizes for one in results(size, [benchmark.run(size) for _ in range(runs)])
-        ]
-        about = {
-            "database": ("embedded, " if database is None else "") + server_version(connection),
-            "processors": os.cpu_count(),
-            "python": platform.python_version(),
-            "runs": runs,
-        }
-        connection.close()
+    measured, latencies = [], []
+    with own_database(database) as uri, service(uri) as port, closing(Benchmark(port, uri)) as benchmark:
+        if profiled:
+            click.echo("\n".join(profile(uri, size, benchmark) for size in sizes))
+            return
+        for size in sizes:
+            done = [benchmark.run(size) for _ in range(runs)]
+            measured += results(size, done)
+            latencies.append(latency(size, done))
+        with closing(psycopg2.connect(uri)) as connection:
+            version = server_version(connection)
+    about = {
+        "database": ("embedded, " if database is None else "") + version,
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+        "runs": runs,
+    }
     if as_json:
-        click.echo(
-            orjson.dumps(about | {"results": [asdict(one) for one in measured]}, option=orjson.OPT_INDENT_2)
-        )
+        figures = {"results": list(map(asdict, measured)), "latencies": list(map(asdict, latencies))}
+        click.echo(orjson.dumps(about | figures, option=orjson.OPT_INDENT_2))
     else:
         click.echo(", ".join(f"{name}: {value}" for name, value in about.items()))
-        click.echo(shown(measured))
+        click.echo(shown(measured, latencies))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ CREATE TABLE hosts (
     tailnet text NOT NULL DEFAULT '',
     stable_id text,
     first_seen timestamptz NOT NULL,
-    last_seen timestamptz NOT NULL
+    last_seen timestamptz NOT NULL,
+    changes_digests jsonb NOT NULL DEFAULT '{}'
 );
 
 CREATE TABLE receipts (
@@ -22,7 +23,7 @@ CREATE TABLE receipts (
     UNIQUE (host_id, source, key)
 );
 
-CREATE INDEX receipts_digest_idx ON receipts (host_id, source, digest, received_at);
+CREATE INDEX receipts_digest_idx ON receipts (digest, received_at);
 
 CREATE INDEX receipts_received_at_idx ON receipts (received_at);
 
@@ -93,6 +94,8 @@ BEGIN
     COMMENT ON COLUMN hosts.stable_id IS 'Stable node id of the host in its tailnet (Self.ID).';
     COMMENT ON COLUMN hosts.first_seen IS 'Time of its earliest sample.';
     COMMENT ON COLUMN hosts.last_seen IS 'Time of its latest sample.';
+
+    COMMENT ON COLUMN hosts.changes_digests IS 'By source: digest of all that its latest sample told the change tables; the next sample with the same one has changed nothing. A source is absent behind a late or corrected sample.';
 
     COMMENT ON TABLE receipts IS 'A document that was taken. Written in the same transaction as its rows, so that a retry is answered from here; pruned by age.';
     COMMENT ON COLUMN receipts.receipt_id IS 'The id in the answer to the sender.';

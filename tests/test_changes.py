@@ -1,7 +1,7 @@
 """Change histories: what they say does not depend on the order in which samples come."""
 
+import itertools
 import json
-import random
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload
+from ringstats_ts.storage.database import Database
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 NOW = START + timedelta(days=10)
+MINUTE = timedelta(minutes=1)
 
 SAMPLE = st.fixed_dictionaries(
     {
@@ -38,24 +40,38 @@ def expected(samples, value):
     return out
 
 
-@pytest.mark.parametrize("replaced", [False, True], ids=["late", "late and corrected"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(samples=st.lists(SAMPLE, min_size=1, max_size=8), seed=st.integers(0, 1000))
-def test_any_order_of_arrival_gives_the_same_history(database, config, make_status, replaced, samples, seed):
+@st.composite
+def arrivals(draw, *, corrected):
+    """Samples, and the bodies in which they and drafts of some of them come, each with its worker."""
+    samples = draw(st.lists(SAMPLE, min_size=1, max_size=8))
+    drafts = draw(st.lists(st.sampled_from(range(len(samples))), max_size=5)) if corrected else []
+    order = draw(st.permutations([*range(len(samples)), *drafts]))
+    last = {index: place for place, index in enumerate(order)}
+    documents = [
+        (index, samples[index] if last[index] == place else draw(SAMPLE)) for place, index in enumerate(order)
+    ]
+    cuts = [0, *sorted(draw(st.sets(st.integers(1, 12)))), len(documents)]
+    bodies = [(draw(st.integers(0, 1)), documents[start:end]) for start, end in itertools.pairwise(cuts)]
+    return samples, bodies
+
+
+@pytest.mark.parametrize("corrected", [False, True], ids=["late", "late and corrected"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_order_of_arrival_gives_the_same_history(
+    database, database_uri, config, make_status, corrected, data
+):
+    samples, bodies = data.draw(arrivals(corrected=corrected))
     empty(database)
-    order = list(enumerate(samples))
-    random.Random(seed).shuffle(order)
-    if replaced:
-        wrong = {"os": "windows", "health": ["wrong"], "peer": True}
-        order = [(index, wrong) for index, _ in order[::2]] + order
-    for index, sample in order:
-        payload = Payload(
-            json.dumps(document(make_status, sample)).encode(),
-            NOW,
-            time=START + timedelta(minutes=index),
-            replace=replaced,
-        )
-        ingest(payload, database, config)
+    with Database(database_uri) as other:
+        for worker, documents in bodies:
+            stamped = [
+                document(make_status, sample) | {"_timestamp": (START + index * MINUTE).isoformat()}
+                for index, sample in documents
+            ]
+            body = "\n".join(map(json.dumps, stamped)).encode()
+            if body:
+                ingest(Payload(body, NOW, replace=corrected), (database, other)[worker], config)
     node = database.run(
         "SELECT c.time, c.os FROM tailscale_node_changes AS c JOIN tailscale_nodes AS n USING (node_id)"
         " WHERE n.name = 'db' ORDER BY c.time"
@@ -72,6 +88,74 @@ def empty(database):
     )
     database.run(f"TRUNCATE {tables} RESTART IDENTITY")
     database.close()
+
+
+@pytest.fixture
+def take(database, config, make_status):
+    """Ingests the gateway's sample of a minute, in which db has that OS; None for no db."""
+
+    def take_one(minutes, os, **told):
+        body = json.dumps(make_status(peers={"db": {"OS": os}} if os else {})).encode()
+        ingest(Payload(body, NOW, time=START + minutes * MINUTE, **told), database, config)
+
+    return take_one
+
+
+@pytest.fixture
+def history(database):
+    def read():
+        return database.run(
+            "SELECT extract(minute FROM c.time)::integer, c.os FROM tailscale_node_changes AS c"
+            " JOIN tailscale_nodes AS n USING (node_id) WHERE n.name = 'db' ORDER BY 1"
+        )
+
+    return read
+
+
+def test_a_peer_that_comes_back_as_it_left_is_no_change_and_one_that_differs_is(take, history):
+    for minutes, os in enumerate(["linux", None, "linux", None, "macOS", "macOS", "linux"]):
+        take(minutes, os)
+    assert history() == [(0, "linux"), (4, "macOS"), (6, "linux")]
+
+
+def test_two_nodes_that_look_alike_are_two(database, config, make_status):
+    for minutes, stable_id in enumerate(["n1", "n2", "n2"]):
+        body = json.dumps(make_status(peers={"db": {"ID": stable_id}})).encode()
+        ingest(Payload(body, NOW, time=START + minutes * MINUTE), database, config)
+    assert database.run(
+        "SELECT n.stable_id, c.time FROM tailscale_node_changes AS c"
+        " JOIN tailscale_nodes AS n USING (node_id)"
+        " WHERE n.name = 'db' ORDER BY 1"
+    ) == [("n1", START), ("n2", START + MINUTE)]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        {},
+        {"late": {"minutes": 1, "os": "linux"}},
+        {"correction": {"minutes": 0, "os": "windows", "replace": True}},
+    ],
+    ids=lambda between: next(iter(between), "nothing"),
+)
+def test_a_sample_that_repeats_the_one_before_is_not_compared(take, history, database, between):
+    take(0, "linux")
+    take(2, "linux")
+    database.run("DELETE FROM tailscale_node_changes")
+    for told in between.values():
+        take(**told)
+        database.run("DELETE FROM tailscale_node_changes")
+    take(3, "linux")
+    # Where something came between, it is compared: what was taken away by hand is there again.
+    assert history() == ([(3, "linux")] if between else [])
+
+
+def test_a_sample_like_the_one_before_its_correction_is_a_change(take, history):
+    take(0, "linux")
+    take(1, "macOS")
+    take(1, "windows", replace=True)
+    take(2, "macOS")
+    assert history() == [(0, "linux"), (1, "windows"), (2, "macOS")]
 
 
 def test_current_fields_are_those_of_the_latest_sample(database, config, make_status):

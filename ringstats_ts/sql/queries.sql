@@ -1,48 +1,68 @@
 -- Every statement that the program sends. Read by ringstats_ts.sql; parameters are %(name)s.
 
--- name: lock_host
--- Documents of one host are stored one after the other: this lock is held to the end.
-SELECT host_id, last_seen
+-- name: lock_reporters
+-- Documents of one host are stored one after the other: these locks are held to the end. Always in
+-- the same order, so that no two transactions wait for each other.
+SELECT
 FROM hosts
-WHERE identity = %(identity)s
+WHERE identity = ANY(%(identities)s::text[])
+ORDER BY identity
 FOR UPDATE;
 
--- name: add_host
+-- name: add_reporters
 INSERT INTO hosts (identity, name, tailnet, stable_id, first_seen, last_seen)
-VALUES (%(identity)s, %(name)s, %(tailnet)s, %(stable_id)s, %(time)s, %(time)s)
-ON CONFLICT (identity) DO NOTHING;
+SELECT r.identity, r.name, r.tailnet, r.stable_id, r.time, r.time
+FROM jsonb_to_recordset(%(rows)s) AS r (
+    identity text, name text, tailnet text, stable_id text, time timestamptz
+)
+ORDER BY r.identity
+ON CONFLICT (identity) DO NOTHING
+RETURNING identity;
 
 -- name: touch_host
 UPDATE hosts
 SET
-    name = CASE WHEN %(time)s >= last_seen THEN %(name)s ELSE name END,
-    tailnet = CASE WHEN %(time)s >= last_seen AND %(tailnet)s <> '' THEN %(tailnet)s ELSE tailnet END,
-    stable_id = CASE WHEN %(time)s >= last_seen THEN coalesce(%(stable_id)s, stable_id) ELSE stable_id END,
-    first_seen = least(first_seen, %(time)s),
-    last_seen = greatest(last_seen, %(time)s)
+    name = CASE WHEN %(last)s >= last_seen THEN %(name)s ELSE name END,
+    tailnet = CASE WHEN %(last)s >= last_seen AND %(tailnet)s <> '' THEN %(tailnet)s ELSE tailnet END,
+    stable_id = CASE WHEN %(last)s >= last_seen THEN coalesce(%(stable_id)s, stable_id) ELSE stable_id END,
+    first_seen = least(first_seen, %(first)s),
+    last_seen = greatest(last_seen, %(last)s),
+    changes_digests = %(changes_digests)s
 WHERE host_id = %(host_id)s;
 
--- name: find_receipt
--- The receipt of a repetition: the same id or key, or for a live document the same content lately.
-SELECT receipt_id, key, digest, time, row_count
-FROM receipts
-WHERE
-    receipt_id = %(receipt_id)s
-    OR (host_id = %(host_id)s AND source = %(source)s AND key = %(key)s)
-    OR (
-        %(live)s AND host_id = %(host_id)s AND source = %(source)s AND digest = %(digest)s
-        AND left(key, 5) <> 'time:'
-        AND received_at > %(received_at)s - INTERVAL '30 seconds'
-        AND received_at <= %(received_at)s + INTERVAL '30 seconds'
-    )
-ORDER BY receipt_id = %(receipt_id)s DESC, received_at DESC
-LIMIT 1;
-
--- name: add_receipt
-INSERT INTO receipts (receipt_id, host_id, source, key, digest, time, received_at, row_count)
-VALUES (
-    %(receipt_id)s, %(host_id)s, %(source)s, %(key)s, %(digest)s, %(time)s, %(received_at)s, %(row_count)s
-);
+-- name: find_documents
+-- The hosts of these documents where they are known, and the receipt of each one's repetition: the
+-- same key, or for a live document the same content lately. A statement of its own behind
+-- lock_reporters, so that it sees what the transaction before committed.
+SELECT
+    t.number, h.host_id, h.last_seen, h.changes_digests,
+    r.receipt_id, r.key, r.digest, r.time, r.row_count
+FROM unnest(
+    %(identities)s::text[], %(sources)s::text[], %(keys)s::text[], %(digests)s::bytea[],
+    %(received_at)s::timestamptz[], %(live)s::boolean[]
+) WITH ORDINALITY AS t (identity, source, key, digest, received_at, live, number)
+INNER JOIN hosts AS h ON h.identity = t.identity
+LEFT JOIN LATERAL (
+    SELECT found.*
+    FROM (
+        SELECT k.*
+        FROM receipts AS k
+        WHERE k.host_id = h.host_id AND k.source = t.source AND k.key = t.key
+        UNION ALL
+        SELECT l.*
+        FROM receipts AS l
+        WHERE
+            t.live AND l.digest = t.digest
+            -- Not =, for which the planner may read all receipts of the host by the index of their keys.
+            AND (l.host_id, l.source) IS NOT DISTINCT FROM (h.host_id, t.source)
+            AND left(l.key, 5) <> 'time:'
+            AND l.received_at > t.received_at - INTERVAL '30 seconds'
+            AND l.received_at <= t.received_at + INTERVAL '30 seconds'
+    ) AS found
+    ORDER BY found.key = t.key DESC, found.received_at DESC
+    LIMIT 1
+) AS r ON TRUE
+WHERE h.identity = ANY(%(identities)s::text[]);
 
 -- name: drop_receipts_at
 -- A correction takes the place of what was taken for this host and time.
@@ -61,13 +81,13 @@ FROM attributes
 WHERE digest = ANY(%(digests)s::bytea[]);
 
 -- name: add_attributes
--- Found again by find_attributes in a statement of its own, so that a row that another
--- transaction just committed is seen.
+-- Those that are not among the answers another transaction just committed: find_attributes sees them.
 INSERT INTO attributes (digest, document)
 SELECT decode(r.digest, 'hex'), r.document
 FROM jsonb_to_recordset(%(rows)s) AS r (digest text, document jsonb)
 ORDER BY r.digest
-ON CONFLICT (digest) DO NOTHING;
+ON CONFLICT (digest) DO NOTHING
+RETURNING digest, attribute_id;
 
 -- name: add_drift
 INSERT INTO drift (source, path, host_id, first_seen)
@@ -78,15 +98,6 @@ ON CONFLICT (source, path) DO NOTHING;
 -- name: add_late_window
 INSERT INTO late_windows (source, since, until)
 VALUES (%(source)s, %(since)s, %(until)s);
-
--- name: add_reject
-INSERT INTO rejects (
-    received_at, source, host, sender, reason, detail, pointer, line, size_bytes, payload
-)
-VALUES (
-    %(received_at)s, %(source)s, %(host)s, %(sender)s, %(reason)s, %(detail)s, %(pointer)s, %(line)s,
-    %(size_bytes)s, %(payload)s
-);
 
 -- name: horizon
 -- Raw rows older than this are dropped; a document from before would roll up to wrong totals.
@@ -220,7 +231,8 @@ INSERT INTO tailscale_nodes (scope, stable_id, tailnet, name, first_seen, change
 SELECT r.key ->> 0, r.key ->> 1, coalesce(r.tailnet, ''), coalesce(r.name, ''), %(time)s, %(time)s
 FROM jsonb_to_recordset(%(rows)s) AS r (key jsonb, tailnet text, name text)
 ORDER BY 1, 2
-ON CONFLICT (scope, stable_id) DO NOTHING;
+ON CONFLICT (scope, stable_id) DO NOTHING
+RETURNING scope, stable_id, node_id;
 
 -- name: apply_tailscale_node_changes
 -- The nodes as this reporter's newest sample shows them, unless another reporter's change is newer
@@ -448,10 +460,6 @@ WHERE job = %(job)s;
 
 -- name: prune_receipts
 DELETE FROM receipts
-WHERE received_at < now() - %(keep)s::interval;
-
--- name: prune_rejects
-DELETE FROM rejects
 WHERE received_at < now() - %(keep)s::interval;
 
 -- Export
@@ -893,3 +901,201 @@ FROM hosts;
 SELECT count(*), (array_agg(reason ORDER BY received_at DESC))[1]
 FROM rejects
 WHERE received_at > now() - INTERVAL '1 day';
+
+-- Budgets, chunks and rejects
+
+-- name: spend_budget
+-- The row stays locked until the transaction ends: two that spend at once cannot overshoot.
+INSERT INTO budgets AS spent (token_id, day, hosts, series)
+VALUES (%(token_id)s, %(day)s, %(hosts)s, %(series)s)
+ON CONFLICT (token_id, day) DO UPDATE
+SET hosts = spent.hosts + excluded.hosts, series = spent.series + excluded.series
+RETURNING hosts, series;
+
+-- name: lock_hosts
+SELECT pg_advisory_xact_lock(%(lock)s);
+
+-- name: count_hosts
+-- A statement of its own behind the lock, so that it sees what the one before committed.
+SELECT count(*)
+FROM (SELECT FROM hosts LIMIT %(limit)s) AS known;
+
+-- name: prune_budgets
+DELETE FROM budgets
+WHERE day < (now() AT TIME ZONE 'UTC')::date - 7;
+
+-- Tokens
+
+-- name: find_token
+SELECT token_id, key_id, digest, hosts, scopes, created_at, expires_at, last_used_at, revoked_at
+FROM tokens
+WHERE key_id = %(key_id)s;
+
+-- name: list_tokens
+SELECT token_id, key_id, digest, hosts, scopes, created_at, expires_at, last_used_at, revoked_at
+FROM tokens
+ORDER BY created_at, token_id;
+
+-- name: lock_tokens
+-- Two that make tokens for one host at once count each other's.
+LOCK TABLE tokens IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: find_live_tokens
+SELECT key_id
+FROM tokens
+WHERE
+    hosts = %(hosts)s AND scopes = %(scopes)s::text[]
+    AND revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now()
+ORDER BY created_at, token_id;
+
+-- name: add_token
+INSERT INTO tokens (key_id, digest, hosts, scopes, expires_at)
+VALUES (%(key_id)s, %(digest)s, %(hosts)s, %(scopes)s::text[], %(expires_at)s)
+RETURNING token_id, key_id, digest, hosts, scopes, created_at, expires_at, last_used_at, revoked_at;
+
+-- name: touch_token
+-- At most one write an hour, whichever of the processes is first.
+UPDATE tokens
+SET last_used_at = now()
+WHERE token_id = %(token_id)s AND coalesce(last_used_at, '-infinity') <= now() - INTERVAL '1 hour';
+
+-- name: revoke_tokens
+UPDATE tokens
+SET revoked_at = coalesce(revoked_at, now())
+WHERE key_id = ANY(%(key_ids)s::text[])
+RETURNING key_id;
+
+-- name: chunks_to_make
+-- Chunks that rows of now and of a while ahead would need, and that are not there. Where another
+-- chunk reaches into the range, the interval was changed: the first row makes a chunk that fits.
+SELECT
+    format('%%I.%%I', d.hypertable_schema, d.hypertable_name) AS hypertable,
+    jsonb_build_object(d.column_name, jsonb_build_array(w.since, w.until)) AS slices
+FROM timescaledb_information.dimensions AS d
+CROSS JOIN LATERAL (SELECT (extract(EPOCH FROM d.time_interval) * 1000000)::bigint AS width) AS i
+CROSS JOIN LATERAL (
+    SELECT DISTINCT
+        at - at %% i.width AS since,
+        at - at %% i.width + i.width AS until
+    FROM unnest(ARRAY[now(), now() + %(ahead)s::interval]) AS needed
+    CROSS JOIN LATERAL (SELECT (extract(EPOCH FROM needed) * 1000000)::bigint AS at) AS t
+) AS w
+WHERE
+    d.hypertable_schema = 'public' AND d.dimension_number = 1
+    AND NOT EXISTS (
+        SELECT 1
+        FROM timescaledb_information.chunks AS c
+        WHERE
+            c.hypertable_schema = d.hypertable_schema AND c.hypertable_name = d.hypertable_name
+            AND c.range_start < to_timestamp(w.until / 1000000.0)
+            AND c.range_end > to_timestamp(w.since / 1000000.0)
+    )
+ORDER BY w.since, 1;
+
+-- name: make_chunk
+SELECT created
+FROM _timescaledb_functions.create_chunk(%(hypertable)s::regclass, %(slices)s::jsonb);
+
+-- name: add_reject
+-- Counted and kept in one statement, or neither where there are too many already.
+WITH room AS (
+    INSERT INTO rejects_kept AS kept (rejects, bytes)
+    VALUES (1, %(kept_bytes)s)
+    ON CONFLICT (total) DO UPDATE
+    SET rejects = kept.rejects + 1, bytes = kept.bytes + excluded.bytes
+    WHERE kept.rejects < %(max_rejects)s AND kept.bytes < %(max_bytes)s
+    RETURNING total
+)
+
+INSERT INTO rejects (
+    received_at, source, host, time, key, replace, partial, sender, token_id,
+    reason, detail, pointer, line, size_bytes, payload
+)
+SELECT
+    %(received_at)s, %(source)s, %(host)s, %(time)s, %(key)s, %(replace)s, %(partial)s, %(sender)s, %(token_id)s,
+    %(reason)s, %(detail)s, %(pointer)s, %(line)s, %(size_bytes)s, %(payload)s
+FROM room
+RETURNING reject_id;
+
+-- name: list_rejects
+-- The length of a payload is known without reading it.
+SELECT
+    r.reject_id, r.reason, r.detail, r.pointer, r.line, r.size_bytes, octet_length(r.payload),
+    r.retries, r.retried_at,
+    r.received_at, r.source, r.host, r.time, r.key, r.replace, r.partial, r.sender,
+    r.token_id, t.key_id, t.hosts, t.scopes
+FROM rejects AS r
+LEFT JOIN tokens AS t USING (token_id)
+WHERE
+    (%(since)s::timestamptz IS NULL OR r.received_at >= %(since)s)
+    AND (%(reason)s::text IS NULL OR r.reason = %(reason)s)
+    AND (%(host)s::text IS NULL OR r.host = %(host)s OR r.sender = %(host)s)
+ORDER BY r.received_at, r.reject_id;
+
+-- name: find_reject
+SELECT
+    r.reject_id, r.reason, r.detail, r.pointer, r.line, r.size_bytes, octet_length(r.payload),
+    r.retries, r.retried_at,
+    r.received_at, r.source, r.host, r.time, r.key, r.replace, r.partial, r.sender,
+    r.token_id, t.key_id, t.hosts, t.scopes,
+    r.payload
+FROM rejects AS r
+LEFT JOIN tokens AS t USING (token_id)
+WHERE r.reject_id = %(reject_id)s;
+
+-- name: drop_rejects
+DELETE FROM rejects
+WHERE reject_id = ANY(%(reject_ids)s::bigint[])
+RETURNING reject_id;
+
+-- name: note_retry
+UPDATE rejects
+SET
+    reason = %(reason)s,
+    detail = %(detail)s,
+    pointer = %(pointer)s,
+    line = %(line)s,
+    retries = retries + 1,
+    retried_at = now()
+WHERE reject_id = %(reject_id)s;
+
+-- name: prune_rejects
+DELETE FROM rejects
+WHERE received_at < now() - %(keep)s::interval;
+
+-- name: rejects_over
+SELECT total
+FROM rejects_kept
+WHERE rejects > %(max_rejects)s OR bytes > %(max_bytes)s;
+
+-- name: lock_rejects
+SELECT total
+FROM rejects_kept
+FOR UPDATE;
+
+-- name: prune_oldest_rejects
+DELETE FROM rejects
+WHERE reject_id IN (
+    SELECT newest.reject_id
+    FROM (
+        SELECT
+            r.reject_id,
+            row_number() OVER w AS rejects,
+            sum(octet_length(r.payload)) OVER w AS bytes
+        FROM rejects AS r
+        WINDOW w AS (ORDER BY r.received_at DESC, r.reject_id DESC)
+    ) AS newest
+    WHERE newest.rejects > %(max_rejects)s OR newest.bytes > %(max_bytes)s
+)
+RETURNING reject_id;
+
+-- name: count_rejects_anew
+UPDATE rejects_kept
+SET (rejects, bytes) = (SELECT count(*), coalesce(sum(octet_length(payload)), 0) FROM rejects);
+
+-- name: canary_markers
+SELECT s.time
+FROM tailscale_status AS s
+INNER JOIN hosts AS h USING (host_id)
+WHERE h.name = %(host)s AND s.time >= %(since)s
+ORDER BY s.time;

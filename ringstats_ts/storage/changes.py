@@ -3,12 +3,17 @@
 A late sample changes two things: what differs at its own time, and what differs at the
 sample after it. A corrected one is forgotten first. All of it happens in the transaction
 that stores the sample, while its host is locked.
+
+Nearly every sample says the same as the one before. Its host remembers that one's digest,
+so that these tables are not even read for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -22,6 +27,18 @@ Row = tuple[Entity | None, bytes, Mapping[str, Any]]
 
 Forgotten = dict[str, list[int]]
 """By change table: the entities that a sample which is gone had changed."""
+
+
+def changes_digest(ids: Ids, batch: Batch) -> str:
+    """Hash all that a sample tells the change tables, and of which entities."""
+    digest = blake2b(digest_size=16)
+    for changes in batch.changes:
+        digests = [row[1] for row in changes.rows]
+        told = b"".join(digests)
+        digest.update(f"{changes.table} {len(digests)} {len(told)}:".encode())
+        digest.update(array("q", _entity_ids(ids, changes.rows)))
+        digest.update(told)
+    return digest.hexdigest()
 
 
 def record_changes(
@@ -41,10 +58,14 @@ def record_changes(
     """
     wanted = changes.rows
     if not late:
-        keys = [_key(ids, changes, row, host_id, batch.time) for row in changes.rows]
+        keys = _keys(ids, changes, changes.rows, host_id, batch.time)
         found = transaction.rows("differing_changes", _table(changes) | {"rows": _json(keys)})
         wanted = [changes.rows[number - 1] for (number,) in found]
-    records = [_record(ids, changes, row, host_id, batch.time) for row in wanted]
+    ids.resolve_facts(batch, (fact for _, _, facts in wanted for fact in facts.values()))
+    records = [
+        key | {name: ids.cell(fact) for name, fact in facts.items()}
+        for key, (_, _, facts) in zip(_keys(ids, changes, wanted, host_id, batch.time), wanted, strict=True)
+    ]
     if records:
         params = _table(changes) | {"rows": _json(records)}
         if late:
@@ -89,15 +110,19 @@ def _table(changes: Changes) -> dict[str, Identifier]:
     }
 
 
-def _key(ids: Ids, changes: Changes, row: Row, host_id: int, at: datetime) -> dict[str, Any]:
-    entity, digest, _ = row
-    key = {"host_id": host_id, "time": at, "digest": f"\\x{digest.hex()}"}
-    return key if entity is None else key | {changes.entity: ids.entity(entity)}
+def _keys(
+    ids: Ids, changes: Changes, rows: Sequence[Row], host_id: int, at: datetime
+) -> list[dict[str, Any]]:
+    entity_ids = _entity_ids(ids, rows) or [host_id] * len(rows)
+    return [
+        {"host_id": host_id, "time": at, "digest": f"\\x{row[1].hex()}", changes.entity: entity_id}
+        for row, entity_id in zip(rows, entity_ids, strict=True)
+    ]
 
 
-def _record(ids: Ids, changes: Changes, row: Row, host_id: int, at: datetime) -> dict[str, Any]:
-    facts = {name: ids.cell(value) for name, value in row[2].items()}
-    return _key(ids, changes, row, host_id, at) | facts
+def _entity_ids(ids: Ids, rows: Sequence[Row]) -> list[int]:
+    """The ids of what the rows are about; none where that is the host itself."""
+    return ids.entities([entity for entity, _, _ in rows if entity is not None])
 
 
 def _json(value: Any) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from ringstats_ts.errors import ConflictingPayload
 from ringstats_ts.model import Batch, Receipt
-from ringstats_ts.storage.database import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,60 +35,33 @@ class Task:
         return f"live:{self.receipt_id}"
 
 
-def tasks(batches: Sequence[Batch], *, key: str | None, replace_rows: bool) -> list[Task]:
-    """Give each batch of one body its receipt id, and its share of the body's key."""
-    return [
-        Task(batch, str(uuid.uuid4()), None if key is None else f"{key}#{number}", replace_rows)
-        for number, batch in enumerate(batches, 1)
-    ]
+def tasks(batches: Mapping[int, Batch], *, key: str | None, replace_rows: bool) -> dict[int, Task]:
+    """Give each batch of one body, by its number from 0, its receipt id and its share of the body's key."""
+    return {
+        number: Task(batch, str(uuid.uuid4()), None if key is None else f"{key}#{number + 1}", replace_rows)
+        for number, batch in batches.items()
+    }
 
 
-def find_receipt(transaction: Transaction, host_id: int, task: Task) -> Receipt | None:
-    """The receipt of the same document, if there is one.
+def found_receipt(task: Task, found: Sequence[Any]) -> Receipt | None:
+    """The receipt of the same document, from what `find_documents` found of it; None if there is none.
 
     It is this task's own where the connection broke after the commit.
+
+    Raises
+    ------
+    ConflictingPayload
+        where the key is another document's.
     """
-    batch = task.batch
-    found = transaction.rows(
-        "find_receipt",
-        {
-            "receipt_id": task.receipt_id,
-            "host_id": host_id,
-            "source": batch.source,
-            "key": task.receipt_key,
-            "digest": batch.digest,
-            "received_at": batch.received_at,
-            "live": task.live,
-        },
-    )
-    if not found:
+    receipt_id, key, digest, at, row_count = found
+    if receipt_id is None:
         return None
-    receipt_id, key, digest, at, row_count = found[0]
-    if bytes(digest) != batch.digest:
+    if bytes(digest) != task.batch.digest:
         if task.replace and not key.startswith("key:"):
             return None
         raise clash(task, key)
     own = str(receipt_id) == task.receipt_id
     return receipt(replace(task, receipt_id=str(receipt_id)), at, row_count, duplicate=not own)
-
-
-def add_receipt(transaction: Transaction, host_id: int, task: Task, row_count: int) -> Receipt:
-    """Write the receipt, and give it as the answer."""
-    batch = task.batch
-    transaction.rows(
-        "add_receipt",
-        {
-            "receipt_id": task.receipt_id,
-            "host_id": host_id,
-            "source": batch.source,
-            "key": task.receipt_key,
-            "digest": batch.digest,
-            "time": batch.time,
-            "received_at": batch.received_at,
-            "row_count": row_count,
-        },
-    )
-    return receipt(task, batch.time, row_count, duplicate=False)
 
 
 def clash(task: Task, key: str) -> ConflictingPayload:

@@ -1,0 +1,121 @@
+"""The hosts of the documents that one transaction stores: locked, made where they are new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+
+from ringstats_ts.errors import PayloadError
+from ringstats_ts.model import Receipt
+from ringstats_ts.storage.budget import Allowance, spend
+from ringstats_ts.storage.database import Transaction
+from ringstats_ts.storage.receipts import Task, found_receipt
+
+
+class RefusedTask(Exception):
+    """The task of that number, from 0, was refused; with it all of them."""
+
+    def __init__(self, number: int, error: PayloadError) -> None:
+        super().__init__(number, error)
+        self.number = number
+        self.error = error
+
+
+@dataclass(slots=True)
+class Reporter:
+    """A host that is locked. `last_seen` is None where this transaction made it."""
+
+    host_id: int
+    last_seen: datetime | None
+    changes_digests: dict[str, str]
+
+
+@dataclass(slots=True)
+class Item:
+    """A task with its number in the body, its host, and its receipt where it was stored before."""
+
+    number: int
+    task: Task
+    reporter: Reporter
+    receipt: Receipt | None
+
+    @property
+    def late(self) -> bool:
+        """Whether the host may have a later sample."""
+        last_seen = self.reporter.last_seen
+        return self.task.replace or (last_seen is not None and self.task.batch.time <= last_seen)
+
+
+Numbered = Sequence[tuple[int, Task]]
+
+
+def enter(transaction: Transaction, todo: Numbered, allowance: Allowance | None) -> list[Item]:
+    """Lock the hosts of the tasks, make those that are missing, and look the tasks up.
+
+    Raises
+    ------
+    RefusedTask
+        where more hosts would be made than the sender may, or a key is another document's.
+    """
+    first = {task.batch.host.identity: (number, task) for number, task in reversed(todo)}
+    identities = {"identities": sorted(first)}
+    transaction.later("lock_reporters", identities)
+    items = look_up(transaction, todo)
+    if len(items) == len(todo):
+        return items
+    known = {item.task.batch.host.identity for item in items}
+    missing = [first[identity] for identity in sorted(first.keys() - known)]
+    made = _make(transaction, missing, allowance)
+    transaction.later("lock_reporters", identities)
+    items = look_up(transaction, todo)
+    for item in items:
+        if item.task.batch.host.identity in made:
+            item.reporter.last_seen = None
+    return items
+
+
+def look_up(transaction: Transaction, todo: Numbered) -> list[Item]:
+    """What is stored of the tasks' hosts and of the tasks; those of hosts that are not there are left out."""
+    batches = [task.batch for _, task in todo]
+    params = {
+        "identities": [batch.host.identity for batch in batches],
+        "sources": [batch.source for batch in batches],
+        "keys": [task.receipt_key for _, task in todo],
+        "digests": [batch.digest for batch in batches],
+        "received_at": [batch.received_at for batch in batches],
+        "live": [task.live for _, task in todo],
+    }
+    reporters: dict[int, Reporter] = {}
+    items = []
+    for index, host_id, last_seen, digests, *found in sorted(transaction.rows("find_documents", params)):
+        number, task = todo[index - 1]
+        reporter = reporters.setdefault(host_id, Reporter(host_id, last_seen, digests))
+        try:
+            items.append(Item(number, task, reporter, found_receipt(task, found)))
+        except PayloadError as error:
+            raise RefusedTask(number, error) from error
+    return items
+
+
+def _make(transaction: Transaction, missing: Numbered, allowance: Allowance | None) -> set[str]:
+    """Make these hosts; the identities of those that nobody else made meanwhile."""
+    number, task = missing[0]
+    try:
+        spend(transaction, allowance, at=task.batch.received_at, hosts=len(missing))
+    except PayloadError as error:
+        raise RefusedTask(number, error) from error
+    rows = [
+        {
+            "identity": task.batch.host.identity,
+            "name": task.batch.host.name,
+            "tailnet": task.batch.host.tailnet,
+            "stable_id": task.batch.host.stable_id,
+            "time": task.batch.time,
+        }
+        for _, task in missing
+    ]
+    made = transaction.rows("add_reporters", {"rows": orjson.dumps(rows).decode()})
+    return {identity for (identity,) in made}
