@@ -1,0 +1,108 @@
+"""The application with one point in it at which a test can look, or kill: TEST_HOOK names it.
+
+Run by gunicorn, in place of `webapp:create_app()`. The first request to come to the point writes
+its process id to `paused` in TEST_HOOK_DIRECTORY and waits there until it is killed; every later one goes on.
+"""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import webapp
+import webapp.ingest
+from ringstats_ts.storage import store
+from ringstats_ts.storage.database import Database
+from ringstats_ts.storage.watchdog import Watchdog
+from webapp.admission import Admission
+from webapp.body import Body
+
+POINT = os.environ["TEST_HOOK"]
+DIRECTORY = Path(os.environ["TEST_HOOK_DIRECTORY"])
+
+
+def pause(point):
+    if point != POINT:
+        return
+    written = DIRECTORY / f"writing-{os.getpid()}"
+    written.write_text(str(os.getpid()))
+    with contextlib.suppress(FileExistsError):
+        (DIRECTORY / "paused").hardlink_to(written)
+        time.sleep(600)
+
+
+def create_app():
+    app = webapp.create_app()
+    _hook_ingest()
+    _hook_transaction()
+    for name, take_away in OFF_SWITCHES.items():
+        if name == POINT:
+            take_away()
+    app.wsgi_app = _after_response(app.wsgi_app)
+    return app
+
+
+def _hook_ingest():
+    ingest = webapp.ingest.ingest
+
+    def hooked(*args, **kwargs):
+        pause("before-insert")
+        receipts = ingest(*args, **kwargs)
+        pause("after-commit")
+        return receipts
+
+    webapp.ingest.ingest = hooked
+
+
+def _hook_transaction():
+    transaction = Database.transaction
+
+    @contextlib.contextmanager
+    def hooked(self):
+        with transaction(self) as begun:
+            yield begun
+            pause("after-insert")
+
+    Database.transaction = hooked
+
+
+def _after_response(wsgi_app):
+    def hooked(environ, start_response):
+        try:
+            yield from wsgi_app(environ, start_response)
+        finally:
+            if environ["REQUEST_METHOD"] == "POST":
+                pause("after-response")
+
+    return hooked
+
+
+def _receive_as_flask_does():
+    """A chunked body is then cut off at the limit without a word."""
+
+    def receive(self):
+        self._request.max_content_length = self._config.max_body_bytes
+        self.raw += self._request.get_data()
+
+    Body.receive = receive
+
+
+def _admit_everyone():
+    Admission.seat = Admission.turn = lambda self: contextlib.nullcontext()
+
+
+def _watch_nothing():
+    Watchdog.add = lambda self, watch: None
+
+
+def _try_once():
+    store.ATTEMPTS = 1
+
+
+OFF_SWITCHES = {
+    "whole-body": _receive_as_flask_does,
+    "no-admission": _admit_everyone,
+    "no-watchdog": _watch_nothing,
+    "one-attempt": _try_once,
+}
+"""Points that take a protection away: the test of it must then fail."""
