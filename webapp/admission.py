@@ -1,14 +1,14 @@
 """Who may come in: bounds on what one worker process does at a time, checked before a body is read.
 
 gunicorn gives a request to a thread as soon as one is free, and a thread that waits answers
-nobody. So two gates stand in the way of a document. A *seat* is for the whole of its stay:
-there are fewer seats than threads, and who gets none is answered 503 with its body unread.
-A *turn* is for the costly part, decoding and storing. A body that arrives slowly holds a
-seat, never a turn; memory is bounded by the seats times a body and the turns times a document.
+nobody. So two gates stand in the way of a document. A *seat* is for the whole of its stay in a
+thread: there are fewer seats than threads, and without one it stays in a line of sockets, which
+costs no thread (`webapp.worker`). A *turn* is for the costly part, decoding and storing. A body
+that arrives slowly holds a seat, never a turn; memory is bounded by the seats times a body and
+the turns times a document.
 
-A burst is queued, not refused: while documents are stored, a seat is waited for. Only when
-nothing moves, as with a database that hangs, those without one are refused at once, and
-their threads answer health checks.
+A burst is queued, not refused. Half of `queue_timeout` is for the seat and half for the turn:
+whoever waits longer would have his answer too late.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from time import monotonic
+from typing import Generic, TypeVar
 
 from ringstats_ts.config import Config
-from ringstats_ts.errors import Busy, PayloadError, TooManyRequests
+from ringstats_ts.errors import Busy, TooManyRequests
 from ringstats_ts.model import Token
 from webapp.metrics import metrics
+
+T = TypeVar("T")
 
 BURST_SECONDS = 10.0
 """A token may make this many seconds' worth of requests at once."""
@@ -32,42 +36,27 @@ RATES_KEPT = 10_000
 
 
 def reserve(threads: int) -> int:
-    """How many of a worker's threads are never taken by documents: health checks and refusals have them."""
+    """How many of a worker's threads are never taken by documents: health checks and pages have them."""
     return min(max(threads // 4, 2), threads - 1)
 
 
-STILL_SECONDS = 1.0
-"""When no document was taken or refused for so long, nothing moves."""
+def seats(threads: int) -> int:
+    """How many of a worker's threads documents may have."""
+    return threads - reserve(threads)
+
+
+def patience(config: Config) -> float:
+    """Seconds to wait at each of the two gates."""
+    return config.queue_timeout.total_seconds() / 2
 
 
 class Admission:
-    """The gates of one worker process."""
+    """What is asked of a document that has a seat."""
 
     def __init__(self, config: Config) -> None:
-        seats = config.threads - reserve(config.threads)
-        self.seats = Turns(seats)
-        self._moved_at = monotonic()
-        self._wait = config.queue_timeout.total_seconds()
-        self.turns = Turns(min(config.writers, seats))
+        self._wait = patience(config)
+        self.turns = Turns(min(config.writers, seats(config.threads)))
         self._rates = Rates(config.rate)
-
-    @contextmanager
-    def seat(self) -> Iterator[None]:
-        """Be one of those whose body is read, waits or is stored.
-
-        Raises
-        ------
-        Busy
-            where all seats are taken, and nothing moves.
-        """
-        if self.seats.idle:
-            self._moved_at = monotonic()
-        if not self.seats.take(max(self._moved_at + STILL_SECONDS - monotonic(), 0.0)):
-            raise Busy
-        try:
-            yield
-        finally:
-            self.seats.give()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -76,7 +65,7 @@ class Admission:
         Raises
         ------
         Busy
-            where it has not come to that within `queue_timeout`.
+            where it has not come to that in time.
         """
         with metrics().waiting.track_inprogress():
             taken = self.turns.take(self._wait)
@@ -85,10 +74,6 @@ class Admission:
         try:
             with metrics().storing.track_inprogress():
                 yield
-            self._moved_at = monotonic()
-        except PayloadError:
-            self._moved_at = monotonic()
-            raise
         finally:
             self.turns.give()
 
@@ -107,23 +92,71 @@ class Admission:
             raise error
 
 
+class Line(Generic[T]):
+    """Who has a seat, and who waits for one, first come, first served.
+
+    It waits for nothing and is for one thread, which has to ask `late` when the first one is `due`.
+    """
+
+    def __init__(self, seats: int, places: int, wait: float) -> None:
+        self._free = seats
+        self._places = places
+        self._wait = wait
+        self._seated: set[T] = set()
+        self._waiting: deque[tuple[float, T]] = deque()
+
+    @property
+    def due(self) -> float:
+        """When the time of the first in the line is over."""
+        return self._waiting[0][0] if self._waiting else inf
+
+    def sit(self, guest: T) -> bool:
+        """Take a seat, if there is one."""
+        if not self._free:
+            return False
+        self._free -= 1
+        self._seated.add(guest)
+        return True
+
+    def wait(self, guest: T, now: float) -> bool:
+        """Join the line, if there is room."""
+        if len(self._waiting) == self._places:
+            return False
+        self._waiting.append((now + self._wait, guest))
+        return True
+
+    def leave(self, guest: T) -> T | None:
+        """Give the seat up, if it has one; who has it now."""
+        if guest not in self._seated:
+            return None
+        self._seated.remove(guest)
+        if not self._waiting:
+            self._free += 1
+            return None
+        following = self._waiting.popleft()[1]
+        self._seated.add(following)
+        return following
+
+    def late(self, now: float) -> list[T]:
+        """Those whose time is over; they leave the line."""
+        found = []
+        while self.due <= now:
+            found.append(self._waiting.popleft()[1])
+        return found
+
+
 class Turns:
     """A semaphore that is given on in the order of asking, which `threading.Semaphore` does not promise."""
 
     def __init__(self, count: int) -> None:
         self._lock = threading.Lock()
-        self._count = self._free = count
+        self._free = count
         self._waiting: deque[threading.Event] = deque()
 
     @property
     def waiting(self) -> int:
         """How many wait now."""
         return len(self._waiting)
-
-    @property
-    def idle(self) -> bool:
-        """Whether none is taken."""
-        return self._free == self._count
 
     def take(self, timeout: float) -> bool:
         """Take a turn, or give up after `timeout` seconds."""

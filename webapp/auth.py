@@ -13,13 +13,14 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Any
 
 from flask import Flask, Request, current_app, g
 from flask import request as current_request
 
 from ringstats_ts.config import Config
 from ringstats_ts.errors import Busy, Forbidden, StorageError, TooManyRequests, Unauthorized
-from ringstats_ts.identity import Credential, is_loopback, read_token
+from ringstats_ts.identity import Credential, is_loopback, network_of, read_token
 from ringstats_ts.model import Token
 from ringstats_ts.storage.tokens import StoredToken, find_token, touch_token
 from webapp import log
@@ -30,6 +31,10 @@ REMEMBERED = 4096
 
 FAILURES = 20
 FAILURE_SECONDS = 60.0
+
+SPARE_SECONDS = 1.0
+"""How often a token is looked up all the same for an address that sent too many wrong ones: others may
+share it, such as all hosts behind one router."""
 
 LOOKUPS = 2
 """Threads of a process that look up tokens at a time: a database that hangs must not hold all of them."""
@@ -62,17 +67,17 @@ def authenticate(request: Request, *, needed: bool | None = None) -> Token | Non
     """
     gate: Gate = current_app.extensions["tsstats-gate"]
     needed = gate.needed if needed is None else needed
-    sender = (request.remote_addr or LOCAL)[:64]
+    sender = request.remote_addr or LOCAL
     text = _sent(request, needed=needed)
-    try:
-        if text is not None:
-            return gate.verify(text, sender, encrypted=request.is_secure)
+    if text is None:
         if needed:
             raise Unauthorized
+        return None
+    try:
+        return gate.verify(text, sender, encrypted=request.is_secure)
     except Unauthorized:
         gate.note_failure(sender)
         raise
-    return None
 
 
 def require(scope: str) -> Token | None:
@@ -89,6 +94,9 @@ def require(scope: str) -> Token | None:
     g.token = token
     if token is not None and scope not in token.scopes:
         raise Forbidden(f"The token {token.key_id} is not for `{scope}`.")
+    if scope == "ingest" and "Origin" in current_request.headers:
+        # Browsers let any page post to their own machine, and to where they know a password.
+        raise Forbidden("A web page may not send documents.", "Send it with curl, wget or a program.")
     return token
 
 
@@ -116,6 +124,7 @@ class Gate:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._spared: OrderedDict[str, float] = OrderedDict()
         self._warned = False
 
     def verify(self, text: str, sender: str, *, encrypted: bool) -> Token:
@@ -137,7 +146,7 @@ class Gate:
         return stored.token
 
     def note_failure(self, sender: str) -> None:
-        """Count a refusal against the address.
+        """Count a refusal against the address, or its network.
 
         Raises
         ------
@@ -145,17 +154,19 @@ class Gate:
             there were too many within a minute.
         """
         self._check_failures(sender)
+        network = network_of(sender)
         with self._lock:
-            since, count = self._failures.pop(sender, (0.0, 0))
+            since, count = self._failures.pop(network, (0.0, 0))
             if monotonic() - since >= FAILURE_SECONDS:
                 since, count = monotonic(), 0
-            self._failures[sender] = (since, count + 1)
+            self._failures[network] = (since, count + 1)
             _bound(self._failures)
 
-    def _check_failures(self, sender: str) -> None:
-        since, count = self._failures.get(sender, (0.0, 0))
+    def _check_failures(self, sender: str, *, spare: bool = False) -> None:
+        network = network_of(sender)
+        since, count = self._failures.get(network, (0.0, 0))
         wait = since + FAILURE_SECONDS - monotonic()
-        if count >= FAILURES and wait > 0:
+        if count >= FAILURES and wait > 0 and not (spare and self._spare(network)):
             error = TooManyRequests(
                 "Too many requests of this address came without a valid token.",
                 "Correct the token, and try again in a minute.",
@@ -163,13 +174,23 @@ class Gate:
             error.retry_after = wait
             raise error from None
 
+    def _spare(self, network: str) -> bool:
+        """Whether it is time for one look-up more."""
+        with self._lock:
+            if monotonic() - self._spared.get(network, 0.0) < SPARE_SECONDS:
+                return False
+            self._spared[network] = monotonic()
+            self._spared.move_to_end(network)
+            _bound(self._spared)
+            return True
+
     def _look(self, credential: Credential, sender: str) -> StoredToken | None:
         known = self._known.get(credential.key_id)
         if known is not None and monotonic() < known.until:
             return known.stored
-        # Others may send from the same address, such as a proxy's: what was good is asked for all the same.
+        # What was good a moment ago is asked for all the same.
         if known is None or known.stored is None:
-            self._check_failures(sender)
+            self._check_failures(sender, spare=True)
         if not self._lookups.acquire(timeout=self._patience):
             raise Busy("The token could not be looked up in time.")
         # From before the question: a revocation that the answer just misses counts from then.
@@ -220,6 +241,6 @@ def _sent(request: Request, *, needed: bool) -> str | None:
     return (found.token if found is not None and found.type == "bearer" else None) or ""
 
 
-def _bound(memory: OrderedDict[str, _Known] | OrderedDict[str, tuple[float, int]]) -> None:
+def _bound(memory: OrderedDict[str, Any]) -> None:
     while len(memory) > REMEMBERED:
         memory.popitem(last=False)

@@ -77,10 +77,13 @@ LONGEST_WAIT = 3600
 """For Retry-After [seconds]."""
 
 HINTS = {
+    400: "It is not HTTP as this service understands it: look at the address and the headers.",
     404: "Post documents to / or to /v1/ingest/<source>; GET / says more.",
     405: "Use one of the methods that the Allow header names.",
+    417: "Send it without the header Expect.",
     414: "The request line is too long: send documents in the body of a POST.",
     431: "The headers are too many or too long.",
+    501: "Send the body with its Content-Length, or with `Transfer-Encoding: chunked` alone.",
 }
 
 routes = Blueprint("errors", __name__)
@@ -197,23 +200,54 @@ def explain(code: str) -> Response:
     return Response("\n".join(line for line in lines if line) + "\n", mimetype="text/plain")
 
 
-def write_problem(sock: socket.socket, status: int, reason: str, _message: str) -> None:
+def write_problem(sock: socket.socket, status: int, _reason: str, _message: str) -> None:
     """Answer what is not HTTP as gunicorn understands it; the connection is closed behind it.
 
     In the place of `gunicorn.util.write_error`, whose HTML quotes what was sent.
     """
     identity = str(uuid4())
     hint = HINTS.get(status, "")
+    # gunicorn calls 501 a Bad Request.
+    reason = HTTPStatus(status).phrase
     body = _document(status, title=reason, detail=f"{reason}. {hint}".strip(), identity=identity)
-    text = orjson.dumps(body) + b"\n"
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {PROBLEM}\r\n"
-        f"Content-Length: {len(text)}\r\nRequest-Id: {identity}\r\n"
-        "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n"
-    )
     log.write(logging.INFO, "request", status=status, error="http", request_id=identity)
     metrics().requests.labels(OTHER, str(status)).observe(0)
-    util.write_nonblock(sock, head.encode() + text)
+    util.write_nonblock(sock, _on_the_wire(status, reason, body, identity))
+
+
+def turn_away(waited: float, *, document: bool) -> bytes:
+    """Count a request that nobody has read, after `waited` seconds; the answer that it is busy.
+
+    All of it is made here, since the application costs ten times as much, which those would
+    miss who are not turned away.
+    """
+    error, status, identity = Busy(), HTTPStatus.SERVICE_UNAVAILABLE, str(uuid4())
+    body = _document(
+        status,
+        f"/problems/{error.code}",
+        title=_title(Busy),
+        detail=str(error),
+        identity=identity,
+        retryable=True,
+    )
+    fields = {"status": int(status), "error": error.code, "ms": round(waited * 1000, 1)}
+    log.write(logging.INFO, "request", **fields, request_id=identity)
+    metrics().requests.labels(OTHER, str(int(status))).observe(waited)
+    if document:
+        metrics().documents.labels("unknown", "failed", error.code).inc()
+    counts = "Ingest-Rows: 0\r\nIngest-Rejected: 0\r\n" if document else ""
+    more = f"Retry-After: {retry_after()}\r\n{counts}"
+    return _on_the_wire(status, status.phrase, body, identity, more)
+
+
+def _on_the_wire(status: int, reason: str, body: Mapping[str, Any], identity: str, more: str = "") -> bytes:
+    text = orjson.dumps(body) + b"\n"
+    head = (
+        f"HTTP/1.1 {status:d} {reason}\r\nConnection: close\r\nContent-Type: {PROBLEM}\r\n"
+        f"Content-Length: {len(text)}\r\nRequest-Id: {identity}\r\n{more}"
+        "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n"
+    )
+    return head.encode() + text
 
 
 def _answer_http(error: HTTPException) -> BaseResponse:

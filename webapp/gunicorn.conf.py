@@ -16,8 +16,10 @@ worker_class = "webapp.worker.Worker"
 # One for each processor: Python runs one thread of a process at a time.
 workers = _config.workers
 # A thread mostly waits, for its client or the database. Of those of a worker, TSSTATS_WRITERS store at
-# a time: more gain nothing (docs/operations.md), and the others answer health checks and refusals.
+# a time: more gain nothing (docs/operations.md), and the others answer health checks and pages.
 threads = _config.threads
+# Of a worker: half of the files that a process may have open where nobody has raised that (1,024).
+worker_connections = 512
 
 # Of the worker's heartbeat: a request may take longer, a stuck interpreter may not.
 timeout = 30
@@ -25,7 +27,7 @@ timeout = 30
 graceful_timeout = int((_config.queue_timeout + _config.database_timeout).total_seconds()) + 5
 # Above the usual 60 s of a collector would hold a connection for each; below saves no handshake.
 keepalive = 5
-backlog = 512
+backlog = 2048
 
 # A bound on whatever leaks; the jitter keeps workers from restarting together.
 max_requests = 10_000
@@ -38,8 +40,10 @@ limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190
 
-# X-Forwarded headers are the application's business (TSSTATS_PROXY_HOPS).
+# X-Forwarded headers are the application's business (TSSTATS_PROXY_HOPS). Who comes through a Unix
+# socket would be believed all the same, and could name another path with SCRIPT_NAME.
 forwarded_allow_ips = ""
+forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 
 # A second service of the same user would take the first one's socket.

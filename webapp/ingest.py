@@ -14,7 +14,7 @@ from flask import Blueprint, Response, g, request
 from ringstats_ts import sources
 from ringstats_ts.errors import MalformedPayload, PartlyRefused, PayloadError, RingstatsError
 from ringstats_ts.ingest import ingest
-from ringstats_ts.model import Payload, Receipt
+from ringstats_ts.model import Payload, Receipt, Token
 from ringstats_ts.rejects import reject, reject_each
 from webapp.auth import require
 from webapp.body import Body
@@ -48,8 +48,9 @@ def _take(source: str | None) -> Response:
     name = source or UNKNOWN
     # Counted so until more is known: whatever ends this, the request is accounted for.
     g.documents = Counter({(name, "failed", RingstatsError.code): 1})
+    token = _admitted(name)
     try:
-        receipts = _stored(source)
+        receipts = _stored(source, token)
     except PartlyRefused as error:
         _count(error.receipts)
         g.documents.update((name, "rejected", refusal.error.code) for refusal in error.refusals)
@@ -63,8 +64,19 @@ def _take(source: str | None) -> Response:
     return _receipt(receipts)
 
 
-def _stored(source: str | None) -> list[Receipt]:
-    """Let the document in, and store it; what is refused for good is kept with its reason."""
+def _admitted(name: str) -> Token | None:
+    """Who sends. Of a sender who may not, nothing is read and so nothing kept."""
+    try:
+        token = require("ingest")
+        service().admission.check_rate(token)
+    except RingstatsError as error:
+        g.documents = Counter({(name, "failed", error.code): 1})
+        raise
+    return token
+
+
+def _stored(source: str | None, token: Token | None) -> list[Receipt]:
+    """Read the document, and store it; what is refused for good is kept with its reason."""
     here = service()
     body = Body(request, here.config)
     payload = Payload(
@@ -72,26 +84,24 @@ def _stored(source: str | None) -> list[Receipt]:
         received_at=datetime.now(UTC),
         source=source,
         sender=request.remote_addr or "unknown",
+        token=token,
     )
-    with here.admission.seat():
-        try:
-            payload = replace(payload, token=require("ingest"))
-            here.admission.check_rate(payload.token)
-            body.receive()
-            with here.admission.turn():
-                payload = replace(payload, body=body.document())
-                payload = replace(payload, **asdict(parameters(request)))
-                return ingest(payload, here.database(), here.config)
-        except PartlyRefused as error:
-            reject_each(payload, error.refusals, here.database(), here.config)
+    try:
+        body.receive()
+        with here.admission.turn():
+            payload = replace(payload, body=body.document())
+            payload = replace(payload, **asdict(parameters(request)))
+            return ingest(payload, here.database(), here.config)
+    except PartlyRefused as error:
+        reject_each(payload, error.refusals, here.database(), here.config)
+        raise
+    except PayloadError as error:
+        if error.retryable:
             raise
-        except PayloadError as error:
-            if error.retryable:
-                raise
-            refused = _explained(error)
-            payload = replace(payload, body=payload.body or bytes(body.raw))
-            reject(payload, refused, here.database(), here.config)
-            raise refused from None
+        refused = _explained(error)
+        payload = replace(payload, body=payload.body or bytes(body.raw))
+        reject(payload, refused, here.database(), here.config)
+        raise refused from None
 
 
 def _count(receipts: Sequence[Receipt]) -> None:

@@ -51,6 +51,9 @@ class Cap:
 
 _cap = Cap()
 
+_QUOTING = "Invalid request from ip="
+"""How gunicorn begins a line that goes on with the piece of a request that it did not understand."""
+
 
 class _Capped(logging.Filter):
     """Caps what others log, by its level: its text may be different each time."""
@@ -60,19 +63,28 @@ class _Capped(logging.Filter):
 
 
 class _Lines(logging.Formatter):
-    """Puts what the library logs into the same form."""
+    """Puts what the library and gunicorn log into the same form."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.name == logger.name:
             return record.getMessage()
-        return _line(record.levelno, record.name, {"detail": record.getMessage()})
+        detail = record.getMessage()
+        if detail.startswith(_QUOTING):
+            # Who sent it, not what: behind a broken head that may be a token or a body.
+            detail = detail.partition(": ")[0]
+        fields: dict[str, Any] = {"detail": detail}
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            # The template alone: gunicorn puts the query into it.
+            fields = {"detail": str(record.msg), "error": type(error).__name__, "where": where(error)}
+        return _line(record.levelno, record.name, fields)
 
 
 def start() -> None:
-    """Send the lines to standard error, beside gunicorn's own."""
+    """Send the lines of this process to standard error, gunicorn's own too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
-    for root in (logger, logging.getLogger("ringstats_ts")):
+    for root in (logger, logging.getLogger("ringstats_ts"), logging.getLogger("gunicorn.error")):
         root.handlers = [handler]
         root.setLevel(logging.INFO)
         root.propagate = False

@@ -117,7 +117,8 @@ def _remove_unowned(directory: Path) -> None:
     """Remove the directory of another master if that is dead; another user's is left alone."""
     with suppress(OSError):
         # One that was made this minute may not be locked yet.
-        found = directory.stat()
+        # A link is whoever's made it, not its target's: the directory is everybody's.
+        found = directory.lstat()
         if found.st_uid == os.geteuid() and found.st_mtime < time.time() - 60:
             os.close(_lock(directory / "owner", fcntl.LOCK_EX | fcntl.LOCK_NB))
             shutil.rmtree(directory)

@@ -98,9 +98,10 @@ def _traffic() -> DayTraffic | None:
 
 
 def _url() -> str:
-    """The service's address as the client knows it; an odd Host header is not repeated into a shell line."""
+    """The service's address as the client knows it; odd headers are not repeated into a shell line."""
+    scheme = "https" if request.is_secure else "http"
     host = request.host if _SAFE_HOST.fullmatch(request.host) else "localhost:8000"
-    return f"{request.scheme}://{host}{request.script_root}/"
+    return f"{scheme}://{host}{request.script_root}/"
 
 
 def _repeated(rows: Sequence[Reporter | Traffic], *fields: str) -> set[tuple[str, ...]]:

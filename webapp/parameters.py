@@ -51,16 +51,24 @@ def parameters(request: Request) -> Parameters:
 
 def _value(request: Request, name: str) -> str | None:
     header = _KNOWN[name]
-    given = {*request.args.getlist(name), *request.headers.getlist(header)}
+    # gunicorn puts a header that comes twice together with a comma.
+    sent = [text for line in request.headers.getlist(header) for text in _unicode(line).split(",")]
+    given = {text.strip() for text in (*request.args.getlist(name), *sent)}
     if len(given) > 1:
         raise BadParameter(
             f"`{name}` is given twice, with different values.", f"Give `?{name}=` or `{header}:`, not both."
         )
-    return given.pop().strip() if given else None
+    return given.pop() if given else None
+
+
+def _unicode(header: str) -> str:
+    """A header as its sender wrote it: WSGI gives each byte as a character."""
+    return header.encode("latin-1").decode(errors="replace")
 
 
 def _host(text: str) -> str:
-    if not text or len(text) > 253 or not text.isprintable():
+    # What is no UTF-8 arrives as U+FFFD: hosts of different names would be one.
+    if not text or len(text) > 253 or not text.isprintable() or "\ufffd" in text:
         raise BadParameter(
             "The `host` cannot be used.", "Write a name of at most 253 characters, such as `host=web-1`."
         )

@@ -36,10 +36,10 @@ def on_starting(_arbiter: Any) -> None:
 
 def when_ready(arbiter: Any) -> None:
     """Ask nobody in by oversight. Only here all sockets are known, those that were inherited too."""
-    auth = Config.from_env().auth
+    config = Config.from_env()
     for listener in arbiter.LISTENERS:
         try:
-            check_open(auth, listener.sock.getsockname())
+            check_open(config.auth, listener.sock.getsockname(), config.proxy_hops)
         except ConfigError as error:
             sys.exit(f"Error: {error}")
 

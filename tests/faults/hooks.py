@@ -7,15 +7,20 @@ its process id to `paused` in TEST_HOOK_DIRECTORY and waits there until it is ki
 import contextlib
 import os
 import time
+import zlib
 from pathlib import Path
 
+from gunicorn.workers.gthread import ThreadWorker
+
 import webapp
+import webapp.body
 import webapp.ingest
 from ringstats_ts.storage import store
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.watchdog import Watchdog
 from webapp.admission import Admission
 from webapp.body import Body
+from webapp.worker import Worker
 
 POINT = os.environ["TEST_HOOK"]
 DIRECTORY = Path(os.environ["TEST_HOOK_DIRECTORY"])
@@ -87,8 +92,13 @@ def _receive_as_flask_does():
     Body.receive = receive
 
 
+def _inflate_without_limit():
+    webapp.body.inflate = lambda chunks, _limit: zlib.decompress(b"".join(chunks), 31)
+
+
 def _admit_everyone():
-    Admission.seat = Admission.turn = lambda self: contextlib.nullcontext()
+    Worker.enqueue_req = ThreadWorker.enqueue_req
+    Admission.turn = lambda self: contextlib.nullcontext()
 
 
 def _watch_nothing():
@@ -101,6 +111,7 @@ def _try_once():
 
 OFF_SWITCHES = {
     "whole-body": _receive_as_flask_does,
+    "bounded-inflate": _inflate_without_limit,
     "no-admission": _admit_everyone,
     "no-watchdog": _watch_nothing,
     "one-attempt": _try_once,

@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ringstats_ts.cli.files import GROUP_FILES
 from ringstats_ts.config import Config
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.upkeep import run_upkeep
 
-FILES = 120
+FILES = 10 * GROUP_FILES
 HOSTS = 4
 KILLS = 3
 
@@ -40,7 +41,7 @@ def files(tmp_path, make_status):
     folder.mkdir()
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(days=3)
     for number in range(FILES):
-        at = (start + number * timedelta(minutes=10)).isoformat()
+        at = (start + number * timedelta(minutes=1)).isoformat()
         document = make_status(f"host{number % HOSTS}", {"db": number, "web": 2 * number}, _timestamp=at)
         (folder / f"{number:04}.json").write_text(json.dumps(document))
     return folder

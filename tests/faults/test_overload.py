@@ -41,15 +41,26 @@ CREATE TRIGGER take_time BEFORE INSERT ON receipts FOR EACH ROW EXECUTE FUNCTION
 
 
 @pytest.fixture
-def slow(native):
-    native.run(SLOW)
-    yield native
-    native.run("DROP TRIGGER take_time ON receipts; DROP FUNCTION take_time()")
+def start(native, start_server, make_status):
+    """Starts a service that has seen every host, and then makes storing slow.
 
-
-def test_ten_times_the_load_is_answered_and_the_peak_is_kept(slow, start_server, make_status):
-    server = start_server(slow.uri, **SETTINGS)
+    Documents of new hosts are stored one at a time: each takes its host out of the day's budget.
+    """
     bodies = _bodies(make_status)
+
+    def start(hooks=None):
+        server = start_server(native.uri, hooks, **SETTINGS)
+        for number, body in enumerate(bodies):
+            assert server.post(body, f"/?host=sender{number}").status == 200
+        native.run(SLOW)
+        return server, bodies
+
+    yield start
+    native.run("DROP TRIGGER IF EXISTS take_time ON receipts; DROP FUNCTION IF EXISTS take_time()")
+
+
+def test_ten_times_the_load_is_answered_and_the_peak_is_kept(native, start):
+    server, bodies = start()
     (worker,) = server.workers()
     peak = _post(server, bodies, senders=4, rate=None, seconds=PEAK_SECONDS)
     assert set(peak.statuses) == {200}
@@ -72,13 +83,14 @@ def test_ten_times_the_load_is_answered_and_the_peak_is_kept(slow, start_server,
     assert not probe.failures
     assert after <= MEMORY_RATIO * before + SLACK_KIB
     assert server.workers() == [worker]
-    assert slow.count("receipts") == peak.statuses[200] + load.statuses[200]
+    assert native.count("receipts") == SENDERS + peak.statuses[200] + load.statuses[200]
 
 
-def test_without_admission_nobody_else_is_answered(slow, start_server, make_status):
-    server = start_server(slow.uri, "no-admission", **SETTINGS)
+def test_without_admission_nobody_else_is_answered(start):
+    server, bodies = start("no-admission")
     with Probe(server) as probe:
-        _post(server, _bodies(make_status), senders=SENDERS // 4, rate=None, seconds=5)
+        _post(server, bodies, senders=SENDERS // 4, rate=None, seconds=5)
+    print(f"p99 of /healthz {probe.p99:.3f} s")
     assert probe.p99 > HEALTHY
 
 

@@ -1,6 +1,7 @@
 """Bounds on what one worker does at a time: who waits, who is refused, and that somebody always answers."""
 
 import contextlib
+import http.client
 import json
 import threading
 import time
@@ -9,14 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ringstats_ts.config import Config
-from ringstats_ts.errors import Busy, StorageUnavailable, TooManyRequests
+from ringstats_ts.errors import TooManyRequests
 from ringstats_ts.identity import new_token, read_token
 from ringstats_ts.model import Token
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.tokens import add_token
-from webapp.admission import BURST_SECONDS, Admission, Rates, Turns, reserve
+from webapp.admission import BURST_SECONDS, Admission, Line, Rates, Turns, reserve, seats
+from webapp.worker import WAITING
 
 pytestmark = pytest.mark.usefixtures("clean")
+
+SMALL = {"TSSTATS_WORKERS": "1", "TSSTATS_THREADS": "4"}
+SEATS = 2
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n"
 
 
 class TestTurns:
@@ -65,6 +71,41 @@ class TestTurns:
         assert [turns.take(0) for _ in range(3)] == [True, True, False]
 
 
+class TestLine:
+    def test_gives_the_seats_then_places_then_nothing(self):
+        line = Line(seats=2, places=1, wait=5)
+        assert [line.sit("a"), line.sit("b"), line.sit("c")] == [True, True, False]
+        assert [line.wait("c", 100.0), line.wait("d", 100.0)] == [True, False]
+        assert line.due == 105.0
+
+    def test_gives_a_seat_to_who_has_waited_longest(self):
+        line = Line(seats=1, places=9, wait=5)
+        assert line.sit("a")
+        for guest in "bcd":
+            assert line.wait(guest, 100.0)
+        assert [line.leave(guest) for guest in "abcd"] == ["b", "c", "d", None]
+        assert line.sit("e")
+
+    def test_of_who_never_had_a_seat_gives_none_on(self):
+        line = Line(seats=1, places=9, wait=5)
+        assert line.sit("a")
+        assert line.wait("b", 100.0)
+        assert line.leave("c") is None
+        assert not line.sit("d")
+        assert line.leave("a") == "b"
+
+    def test_is_left_by_those_whose_time_is_over(self):
+        line = Line(seats=1, places=9, wait=5)
+        assert line.sit("a")
+        assert (line.due, line.late(1e9)) == (float("inf"), [])
+        for guest, now in (("b", 100.0), ("c", 101.0), ("d", 102.0)):
+            assert line.wait(guest, now)
+        assert line.late(104.9) == []
+        assert line.late(106.0) == ["b", "c"]
+        assert line.due == 107.0
+        assert line.leave("a") == "d"
+
+
 class TestRates:
     def test_ten_seconds_worth_at_once_then_one_at_a_time(self):
         rates = Rates(2)
@@ -97,34 +138,7 @@ class TestRates:
 @pytest.mark.parametrize("threads", range(1, 40))
 def test_threads_are_left_for_others(threads):
     assert min(threads - 1, 2) <= reserve(threads) < threads
-
-
-def test_a_seat_is_waited_for_while_something_moves_and_refused_at_once_when_nothing_does(monkeypatch):
-    monkeypatch.setattr("webapp.admission.STILL_SECONDS", 0.2)
-    admission = Admission(Config.from_env({"TSSTATS_THREADS": "4"}))
-    time.sleep(0.3)
-    with contextlib.ExitStack() as seats:
-        for _ in range(2):
-            seats.enter_context(admission.seat())
-        waits = []
-        for _ in range(2):
-            started = time.monotonic()
-            with pytest.raises(Busy), admission.seat():
-                pass
-            waits.append(time.monotonic() - started)
-        assert waits[0] > 0.15 > 0.05 > waits[1]
-        with pytest.raises(StorageUnavailable), admission.turn():
-            raise StorageUnavailable
-        with pytest.raises(Busy), admission.seat():
-            pass
-        with admission.turn():
-            pass
-        started = time.monotonic()
-        with pytest.raises(Busy), admission.seat():
-            pass
-        assert time.monotonic() - started > 0.15
-    with admission.seat():
-        pass
+    assert 1 <= seats(threads) == threads - reserve(threads)
 
 
 def test_the_wait_of_a_token_is_told():
@@ -147,7 +161,7 @@ def locked(connection):
         cursor.execute("ROLLBACK")
 
 
-def test_with_a_database_that_hangs_some_wait_and_the_others_are_told_at_once(start_server, status, locked):
+def test_with_a_database_that_hangs_all_are_told_and_health_checks_do_not_wait(start_server, status, locked):
     server = start_server(
         TSSTATS_WORKERS="1",
         TSSTATS_THREADS="8",
@@ -180,7 +194,8 @@ def test_with_a_database_that_hangs_some_wait_and_the_others_are_told_at_once(st
 
 
 def test_a_burst_is_queued_not_refused(start_server, status, count, now):
-    server = start_server(TSSTATS_WORKERS="1", TSSTATS_THREADS="4", TSSTATS_WRITERS="1")
+    # So long that it plays no part on a slow machine.
+    server = start_server(**SMALL, TSSTATS_WRITERS="1", TSSTATS_QUEUE_TIMEOUT="20 seconds")
 
     def send(number):
         return server.post(json.dumps(status(rx_bytes=number)), f"/?time={now + number}").status
@@ -204,3 +219,120 @@ def test_a_token_that_asks_too_fast_is_told_when_to_come_back(start_server, body
     time.sleep(1)
     assert server.post(body, headers=bearer).status == 200
     assert rejects() == []
+
+
+@contextlib.contextmanager
+def waiting(server, number):
+    """So many that have sent the head of a POST and no body, each on a connection of its own."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(server.raw()) for _ in range(number)]
+        for connection in connections:
+            connection.sendall(HEAD)
+        yield connections
+
+
+def sample(server, name):
+    lines = server.get("/metrics").text.splitlines()
+    return next((float(line.split()[-1]) for line in lines if line.startswith(name)), 0.0)
+
+
+BUSY = 'tsstats_documents_total{outcome="failed",reason="busy",source="unknown"}'
+
+
+def test_who_gets_no_seat_in_time_is_told_counted_and_logged(start_server, body):
+    server = start_server(**SMALL)
+    with waiting(server, SEATS):
+        with ThreadPoolExecutor(1) as pool:
+            posted = pool.submit(server.post, body)
+            time.sleep(0.5)
+            assert sample(server, "tsstats_writers_waiting") == 1
+            busy = posted.result()
+        assert sample(server, "tsstats_writers_waiting") == 0
+        assert sample(server, BUSY) == 1
+    identity = busy.headers["request-id"]
+    assert busy.status == 503
+    assert 1 <= int(busy.headers["retry-after"]) <= 5
+    assert busy.headers == {
+        "connection": "close",
+        "content-type": "application/problem+json",
+        "content-length": str(len(busy.content)),
+        "request-id": identity,
+        "retry-after": busy.headers["retry-after"],
+        "ingest-rows": "0",
+        "ingest-rejected": "0",
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+    }
+    assert busy.json == {
+        "type": "/problems/busy",
+        "title": "The service is busy; the body was not read.",
+        "status": 503,
+        "detail": "The service is busy; the body was not read. Nothing was stored; try again.",
+        "instance": f"urn:uuid:{identity}",
+        "retryable": True,
+    }
+    (line,) = (line for line in server.log_lines() if line.get("request_id") == identity)
+    assert (line["status"], line["error"], line["ms"]) == (503, "busy", 1000.0)
+
+
+def test_the_line_has_an_end(start_server, body):
+    server = start_server(**SMALL, TSSTATS_QUEUE_TIMEOUT="20 seconds")
+    with waiting(server, SEATS + WAITING):
+        time.sleep(0.5)
+        started = time.monotonic()
+        assert server.post(body).status == 503
+        assert server.get("/healthz").status == 200
+        assert time.monotonic() - started < 0.5
+
+
+def test_a_request_on_a_connection_that_is_kept_needs_a_seat_of_its_own(start_server, body):
+    server = start_server(**SMALL)
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as kept:
+
+        def status_of(method, path, body=None):
+            kept.request(method, path, body)
+            response = kept.getresponse()
+            response.read()
+            return response.status
+
+        assert status_of("POST", "/", body) == 200
+        ours = kept.sock.getsockname()
+        with waiting(server, SEATS):
+            time.sleep(0.2)
+            assert [status_of("GET", "/healthz") for _ in range(3)] == [200] * 3
+            assert kept.sock.getsockname() == ours
+            assert status_of("POST", "/", body) == 503
+            assert kept.sock is None
+
+
+def test_what_waits_when_the_service_stops_is_answered(start_server, body, count):
+    server = start_server(**SMALL, TSSTATS_QUEUE_TIMEOUT="10 seconds")
+    with waiting(server, SEATS) as seated, ThreadPoolExecutor(20) as pool:
+        posted = [pool.submit(server.post, body) for _ in range(20)]
+        time.sleep(0.5)
+        server.process.terminate()
+        time.sleep(0.2)
+        for connection in seated:
+            connection.sendall(body + b" " * (5000 - len(body)))
+        assert {posts.result().status for posts in posted} == {200}
+        assert {connection.recv(12) for connection in seated} == {b"HTTP/1.1 200"}
+    assert server.process.wait(timeout=30) == 0
+    assert count("receipts") == 1
+
+
+def test_what_waits_in_vain_when_the_service_stops_is_told(start_server, body):
+    server = start_server(**SMALL, TSSTATS_BODY_TIMEOUT="3 seconds")
+    with waiting(server, SEATS), ThreadPoolExecutor(20) as pool:
+        posted = [pool.submit(server.post, body) for _ in range(20)]
+        time.sleep(0.5)
+        server.process.terminate()
+        assert {posts.result().status for posts in posted} == {503}
+    assert server.process.wait(timeout=30) == 0
+
+
+def test_who_is_turned_away_with_a_large_body_reads_why(start_server):
+    server = start_server(**SMALL, TSSTATS_QUEUE_TIMEOUT="1 second")
+    large = b"x" * (6 * 1024 * 1024)
+    with waiting(server, SEATS), ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(server.post, [large] * 8))
+    assert {answer.status for answer in answers} == {503}

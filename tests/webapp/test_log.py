@@ -51,6 +51,26 @@ def test_malformed_requests_are_capped_too(start_server):
     assert "\x1b" not in server.log()
 
 
+def test_what_is_not_understood_is_not_quoted(start_server):
+    """A head that breaks may leave a token, or a body, where gunicorn looks for a method."""
+    server = start_server(TSSTATS_WORKERS="1")
+    for broken in (
+        b"Authorization: Bearer tss_secret\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nExpect: tss_secret\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: tss_secret\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nBearer tss_secret: x\r\n\r\n",
+        b'{"AuthURL": "tss_secret"}\r\n\r\n',
+    ):
+        with server.raw() as connection:
+            connection.sendall(broken)
+            answer = connection.makefile("rb").read()
+        assert answer.startswith((b"HTTP/1.1 400 Bad Request", b"HTTP/1.1 417 Exp", b"HTTP/1.1 501 Not Impl"))
+        assert b"tss_secret" not in answer
+    assert "tss_secret" not in server.log()
+    lines = server.log_lines("gunicorn.error")
+    assert [line["detail"] for line in lines] == ["Invalid request from ip=127.0.0.1"] * 5
+
+
 def test_without_a_cap_every_line_is_written(start_server, monkeypatch, tmp_path):
     """The switch: what the flood would be."""
     monkeypatch.setattr(log, "_cap", log.Cap(lines=1_000_000))

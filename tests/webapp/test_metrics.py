@@ -215,6 +215,20 @@ def test_a_dead_master_leaves_its_directory_to_the_next(tmp_path, monkeypatch):
     assert (left.exists(), fresh.exists(), used.exists()) == (False, True, True)
 
 
+def test_somebody_elses_link_is_not_followed(tmp_path, monkeypatch):
+    """/dev/shm is everybody's: a link there must not make the service write where it leads."""
+    monkeypatch.setattr(multiprocess, "memory_directory", lambda: str(tmp_path))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    os.utime(mine, (0, 0))
+    link = tmp_path / f"{multiprocess.PREFIX}link"
+    link.symlink_to(mine)
+    if os.geteuid() == 0:
+        os.chown(link, 65534, 65534, follow_symlinks=False)
+    multiprocess.begin()
+    assert list(mine.iterdir()) == []
+
+
 def test_a_database_that_is_away_is_counted(start_server, closed_uri, body):
     server = start_server(closed_uri)
     assert server.post(body).status == 503

@@ -65,8 +65,20 @@ def test_sigterm_finishes_the_request_that_has_begun(start_server, body, count):
 def test_forwarded_headers_count_only_behind_a_proxy(start_server, server, rejects):
     forged = {"X-Forwarded-For": "192.0.2.7, 198.51.100.9", "X-Forwarded-Host": "front.example"}
     server.post(b"", headers=forged)
-    start_server(TSSTATS_PROXY_HOPS="1").post(b"", headers=forged)
+    start_server(TSSTATS_PROXY_HOPS="1", TSSTATS_AUTH="off").post(b"", headers=forged)
     assert [sender for _, _, _, sender, _ in rejects()] == ["127.0.0.1", "198.51.100.9"]
+
+
+@pytest.mark.parametrize(("scheme", "shown"), [("https", "https"), ("$(id)", "http")])
+def test_a_forwarded_scheme_is_one_of_two(start_server, scheme, shown):
+    """Some proxies pass on what a client says."""
+    server = start_server(TSSTATS_PROXY_HOPS="1", TSSTATS_AUTH="off")
+    text = server.get("/", **{"X-Forwarded-Proto": scheme, "X-Forwarded-Host": "front.example"}).text
+    assert f"--data-binary @- {shown}://front.example/\n" in text
+
+
+def test_nobody_is_told_what_serves(server):
+    assert "server" not in server.get("/healthz").headers
 
 
 def test_a_bug_is_500_without_internals(body, database_uri, monkeypatch, caplog):
