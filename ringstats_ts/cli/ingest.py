@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
-import socket
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +13,9 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
+from ringstats_ts.cli.ahead import Group, parsed_groups
 from ringstats_ts.cli.errors import REFUSED, complain
+from ringstats_ts.cli.files import STANDARD_INPUT, find_files, grouped
 from ringstats_ts.cli.options import (
     TIME,
     configured,
@@ -25,20 +25,13 @@ from ringstats_ts.cli.options import (
     progress_line,
 )
 from ringstats_ts.config import Config
-from ringstats_ts.decode import GZIP_MAGIC, inflate
-from ringstats_ts.errors import BadParameter, ConflictingPayload, PayloadError, PayloadTooLarge, StorageError
-from ringstats_ts.ingest import ingest as store_payload
+from ringstats_ts.errors import ConflictingPayload, PayloadError, StorageError
+from ringstats_ts.ingest import Parsed, ingest_parsed
 from ringstats_ts.model import Payload, Receipt
 from ringstats_ts.sources import SOURCES
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import refresh_since
 from ringstats_ts.words import counted
-
-CHUNK = 64 * 1024
-
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".log", ".txt")
-"""Files that are taken from a folder, also with .gz behind."""
-
 
 CORRECTION = "If this one is right, take it with --replace."
 SAME_MTIME = (
@@ -59,6 +52,7 @@ class Summary:
     warnings: list[dict[str, str]] = field(default_factory=list)
 
     def count(self, path: str, receipts: Sequence[Receipt]) -> None:
+        self.files += 1
         self.documents += len(receipts)
         self.duplicates += sum(receipt.duplicate for receipt in receipts)
         self.stored = self.documents - self.duplicates
@@ -69,6 +63,7 @@ class Summary:
 
     def refuse(self, path: str, error: PayloadError, *, by_mtime: bool) -> None:
         """Note the refusal. `by_mtime`: a document without a time has the file's mtime."""
+        self.files += 1
         if isinstance(error, ConflictingPayload):
             error.hint = CORRECTION + (SAME_MTIME if by_mtime else "")
         self.refused.append({"path": path, "reason": error.code, "detail": str(error), "line": error.line})
@@ -126,14 +121,20 @@ def ingest(
     tailscale status --json | tsstats ingest -
     """
     config = configured(database_uri, data_dir)
-    files = list(_files(paths))
+    files = list(find_files(paths))
+    template = Payload(b"", datetime.now(UTC), source, host, at, replace=replace_rows, backfill=True)
     summary = Summary()
     taken: list[tuple[str, datetime]] = []
     try:
-        with open_database(config) as database, _progress(as_json) as progress:
-            for path in progress.track(files, description="Storing"):
-                template = Payload(b"", datetime.now(UTC), source, host, at, replace=replace_rows)
-                taken += _ingest_one(path, template, summary, database, config)
+        with (
+            open_database(config) as database,
+            closing(parsed_groups(list(grouped(files)), template, config)) as groups,
+        ):
+            with _progress(as_json) as progress:
+                bar = progress.add_task("Storing", total=len(files))
+                for group in groups:
+                    taken += _store(group, summary, database, config)
+                    progress.advance(bar, len(group.paths))
             _refresh(database, taken)
     finally:
         if summary.files:
@@ -142,60 +143,20 @@ def ingest(
         ctx.exit(REFUSED)
 
 
-def _ingest_one(
-    path: str, template: Payload, summary: Summary, database: Database, config: Config
-) -> list[tuple[str, datetime]]:
-    """Store one file; source and time of each sample that is new."""
-    summary.files += 1
-    try:
-        receipts = store_payload(_payload(path, template, config), database, config)
-    except PayloadError as error:
-        summary.refuse(path, error, by_mtime=template.time is None and path != "-")
-        return []
-    summary.count(path, receipts)
-    return [(receipt.source, receipt.time) for receipt in receipts if not receipt.duplicate]
-
-
-def _payload(path: str, template: Payload, config: Config) -> Payload:
-    body, file_time = _read(path, config.max_document_bytes)
-    sender = socket.gethostname() if path == "-" else Path(path).name.split(".json")[0]
-    return replace(template, body=body, file_time=file_time, sender=sender)
-
-
-def _read(path: str, limit: int) -> tuple[bytes, datetime | None]:
-    """The file's bytes, decompressed, and its mtime."""
-    try:
-        if path == "-":
-            body, file_time = sys.stdin.buffer.read(limit + 1), None
+def _store(group: Group, summary: Summary, database: Database, config: Config) -> list[tuple[str, datetime]]:
+    """Store the files of a group; source and time of each sample that is new."""
+    whole = [one for one in group.parsed if isinstance(one, Parsed)]
+    stored = iter(ingest_parsed(whole, database, config))
+    taken = []
+    for path, one in zip(group.paths, group.parsed, strict=True):
+        outcome = next(stored) if isinstance(one, Parsed) else one
+        if isinstance(outcome, PayloadError):
+            by_mtime = isinstance(one, Parsed) and one.payload.time is None and path != STANDARD_INPUT
+            summary.refuse(path, outcome, by_mtime=by_mtime)
         else:
-            with Path(path).open("rb") as file:
-                body = file.read(limit + 1)
-            file_time = datetime.fromtimestamp(Path(path).stat().st_mtime, UTC)
-    except OSError as error:
-        raise BadParameter(f"The file cannot be read: {error.strerror}.") from None
-    if body.startswith(GZIP_MAGIC):
-        body = inflate((body[at : at + CHUNK] for at in range(0, len(body), CHUNK)), limit)
-    if len(body) > limit:
-        raise PayloadTooLarge(f"The file is larger than {limit} bytes.")
-    return body, file_time
-
-
-def _files(paths: Sequence[str]) -> Iterator[str]:
-    """The files that the arguments name, folders and patterns opened up, in order."""
-    for path in paths:
-        if path == "-" or Path(path).is_file():
-            yield path
-        elif Path(path).is_dir():
-            yield from sorted(str(p) for p in Path(path).rglob("*") if _wanted(p))
-        elif found := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207
-            yield from _files(found)
-        else:
-            raise click.BadParameter(f"{path}: there is no such file or folder.", param_hint="PATH")
-
-
-def _wanted(path: Path) -> bool:
-    name = path.name.lower().removesuffix(".gz")
-    return name.endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+            summary.count(path, outcome)
+            taken += [(receipt.source, receipt.time) for receipt in outcome if not receipt.duplicate]
+    return taken
 
 
 def _progress(as_json: bool) -> Progress:
