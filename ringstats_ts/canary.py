@@ -107,7 +107,7 @@ class Canary:
                 connection.request("POST", path, DOCUMENT, headers)
                 response = connection.getresponse()
                 return _answer(response.status, response.read(65536))
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise _Ended("unreachable", f"{type(error).__name__}: {error}") from None
 
     def _look(self, database: Database, at: datetime) -> None:

@@ -19,6 +19,7 @@ import platformdirs
 from ringstats_ts.errors import ConfigError
 
 _INTERVAL = re.compile(r"(\d+)\s*(second|minute|hour|day|week)s?")
+_LISTEN_HOST = re.compile(r"[^:\[\]]+|\[[^\[\]]+\]")
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 
 
@@ -59,7 +60,7 @@ def _switch(text: str) -> bool:
 def parse_listen(text: str) -> str:
     """Check an address to listen on, such as `127.0.0.1:8000` or `[::1]:8000`."""
     host, _, port = text.rpartition(":")
-    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+    if not _LISTEN_HOST.fullmatch(host) or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ValueError("write HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000")
     return text
 
@@ -100,14 +101,14 @@ SETTINGS: tuple[Setting, ...] = (
         ("TSSTATS_WRITERS",),
         8,
         _whole,
-        "Requests of one worker that store at a time; its other threads answer health checks and refusals.",
+        "Requests of one worker that store at a time; its other threads answer health checks and pages.",
     ),
     Setting(
         "queue_timeout",
         ("TSSTATS_QUEUE_TIMEOUT",),
         timedelta(seconds=2),
         parse_interval,
-        "Longest that a request waits to be one of the writers before it is answered 503.",
+        "Longest that a post waits before it is answered 503: half for a thread, half to be a writer.",
     ),
     Setting(
         "body_timeout",
@@ -125,11 +126,18 @@ SETTINGS: tuple[Setting, ...] = (
         "the service does not start.",
     ),
     Setting(
+        "token_cache",
+        ("TSSTATS_TOKEN_CACHE",),
+        timedelta(seconds=15),
+        parse_interval,
+        "How long a token is known without asking the database: longest that a revoked one is still taken.",
+    ),
+    Setting(
         "rate",
         ("TSSTATS_RATE",),
         100,
         _count,
-        "Requests a second that one token may make of one worker, ten seconds' worth at once; 0 for any number.",
+        "Requests a second that one token may make of a worker, ten seconds' worth at once; 0 for any.",
     ),
     Setting(
         "proxy_hops",
@@ -165,7 +173,7 @@ SETTINGS: tuple[Setting, ...] = (
         ("TSSTATS_MAX_VALUES",),
         1_000_000,
         _whole,
-        "Most values in one body.",
+        "Most values in one body; an object counts for 20.",
     ),
     Setting("max_key_bytes", ("TSSTATS_MAX_KEY_BYTES",), 512, _whole, "Longest key of an object [bytes]."),
     Setting("max_string_bytes", ("TSSTATS_MAX_STRING_BYTES",), 64 * 1024, _whole, "Longest string [bytes]."),
@@ -264,6 +272,7 @@ class Config:
     queue_timeout: timedelta
     body_timeout: timedelta
     auth: bool | None
+    token_cache: timedelta
     rate: int
     proxy_hops: int
     upkeep: bool

@@ -30,6 +30,9 @@ _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "
 _WARNING = re.compile(rb"\A(?:[ \t]*+(?:Warning|#|//)[^\n]*+\n)++", re.IGNORECASE)
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*+")
 
+OBJECT_VALUES = 20
+"""What an object counts for: it may be a row, which costs as much. Tools print one for some 20 values."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -139,8 +142,11 @@ def _text(body: bytes, max_values: int) -> bytes:
         raise EmptyPayload
     # A value takes far more memory than its text: they are counted before they are made.
     # Each one but the first has a comma or a bracket before it, and takes two bytes with that.
-    if len(text) >= 2 * max_values and any(text.count(mark) >= max_values for mark in (b",", b"[", b"{")):
+    if len(text) >= 2 * max_values and any(text.count(mark) >= max_values for mark in (b",", b"[")):
         raise PayloadTooLarge(f"The body has more than {max_values} values.", "Send it in parts.")
+    most = max_values // OBJECT_VALUES
+    if len(text) > 2 * most and text.count(b"{") > most:
+        raise PayloadTooLarge(f"The body has more than {most} objects.", "Send it in parts.")
     return text
 
 

@@ -12,7 +12,7 @@ import string
 import zlib
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from ringstats_ts.errors import ConfigError, Forbidden, Unauthorized
@@ -93,20 +93,28 @@ def check_host(token: Token | None, batch: Batch) -> Batch:
     return replace(batch, host=replace(batch.host, identity=f"host:{name}"))
 
 
-def check_open(auth: bool | None, address: Any) -> None:
+def check_open(auth: bool | None, address: Any, proxy_hops: int) -> None:
     """Refuse to serve everybody by oversight. `address` is a socket's own, as getsockname gives it.
 
     Raises
     ------
     ConfigError
-        it is neither loopback nor a Unix socket, and TSSTATS_AUTH is not set.
+        TSSTATS_AUTH is not set, and it is neither loopback nor a Unix socket, or a proxy
+        brings others there.
     """
-    if auth is None and isinstance(address, tuple) and not is_loopback(address[0]):
-        raise ConfigError(
-            f"Anybody who can reach {address[0]} could send and read, since TSSTATS_AUTH is not set.",
-            "Set TSSTATS_AUTH=on and make tokens with `tsstats token create`, "
-            "or TSSTATS_AUTH=off where all who can reach it may.",
-        )
+    if auth is not None:
+        return
+    if proxy_hops:
+        place = "the proxy in front (TSSTATS_PROXY_HOPS)"
+    elif isinstance(address, tuple) and not is_loopback(address[0]):
+        place = str(address[0])
+    else:
+        return
+    raise ConfigError(
+        f"Anybody who can reach {place} could send and read, since TSSTATS_AUTH is not set.",
+        "Set TSSTATS_AUTH=on and make tokens with `tsstats token create`, "
+        "or TSSTATS_AUTH=off where all who can reach it may.",
+    )
 
 
 def is_loopback(address: str) -> bool:
@@ -118,6 +126,17 @@ def is_loopback(address: str) -> bool:
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         return found.ipv4_mapped.is_loopback
     return found.is_loopback
+
+
+def network_of(address: str) -> str:
+    """The addresses that one sender may choose from: of IPv6 the first 64 bits, else the address."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
+        return str(ip_network((found.packed, 64), strict=False))
+    return address
 
 
 def _check_name(token: Token, name: str) -> None:

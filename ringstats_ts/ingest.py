@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from time import monotonic
 
@@ -19,6 +19,12 @@ from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.receipts import Task, tasks
 from ringstats_ts.storage.store import RefusedTask, store
 from ringstats_ts.storage.window import FILE_DAYS, check_span, check_time
+
+Place = tuple[int, int]
+"""The number of a payload and that of a document in it, from 0."""
+
+REFUSED_TOGETHER = 3
+"""So many payloads are left out of what is stored together before the others go in one by one."""
 
 
 def ingest(
@@ -55,6 +61,57 @@ def ingest(
     if refusals.errors:
         raise refusals.summed_up(receipts)
     return receipts
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A payload and its documents, without what they were read from, and their batches by number."""
+
+    payload: Payload
+    found: list[Document]
+    batches: dict[int, Batch]
+
+
+def parse(payload: Payload, config: Config) -> Parsed:
+    """Decode the body and turn each of its documents into a batch. Touches no database.
+
+    Raises
+    ------
+    PayloadError
+    """
+    found = _documents(payload, config)
+    batches = _parsed(Refusals(found, go_on=False), payload)
+    places = [replace(document, value=None) for document in found]
+    return Parsed(replace(payload, body=b""), places, batches)
+
+
+def ingest_parsed(
+    parsed: Sequence[Parsed], database: Database, config: Config
+) -> list[list[Receipt] | PayloadError]:
+    """Store several payloads in one transaction, but for those that are refused.
+
+    Returns for each its receipts, when they are committed, or why nothing of it is stored.
+
+    Raises
+    ------
+    StorageUnavailable
+        the database did not take them now; trying again is safe.
+    """
+    refused: dict[int, PayloadError] = {}
+    todo: dict[Place, Task] = {}
+    for index, one in enumerate(parsed):
+        refusals, now = Refusals(one.found, go_on=False), one.payload.received_at
+        try:
+            own = _checked(refusals, one.batches, one.payload, database, config, now=now)
+        except PayloadError as error:
+            refused[index] = error
+        else:
+            todo |= {(index, number): task for number, task in own.items()}
+    receipts = _stored_together(parsed, refused, _in_order(todo), database)
+    return [
+        refused.get(index) or [receipts[index, number] for number in one.batches]
+        for index, one in enumerate(parsed)
+    ]
 
 
 class Refusals:
@@ -99,12 +156,6 @@ class Refusals:
                 for number, error in sorted(self.errors.items())
             ],
         )
-
-
-def parse(payload: Payload, config: Config) -> list[Batch]:
-    """Decode the body and turn each of its documents into a batch. Touches no database."""
-    found = _documents(payload, config)
-    return list(_parsed(Refusals(found, go_on=False), payload).values())
 
 
 def _documents(payload: Payload, config: Config) -> list[Document]:
@@ -192,3 +243,36 @@ def _stored(
                 raise refusal.error from None
             del todo[number]
     return []
+
+
+def _in_order(todo: Mapping[Place, Task]) -> dict[Place, Task]:
+    """Those of a host by their times: a sample that is older than the one before it takes far longer."""
+    return dict(sorted(todo.items(), key=lambda item: (item[1].batch.host.identity, item[1].batch.time)))
+
+
+def _stored_together(
+    parsed: Sequence[Parsed], refused: dict[int, PayloadError], todo: dict[Place, Task], database: Database
+) -> dict[Place, Receipt]:
+    """Store all in one transaction, which begins anew without each payload that is refused.
+
+    That one goes in alone: what was in its way may be of one that is refused itself.
+    """
+    receipts: dict[Place, Receipt] = {}
+    together = todo
+    for _ in range(REFUSED_TOGETHER):
+        if not together:
+            break
+        try:
+            receipts = dict(zip(together, store(database, list(together.values())), strict=True))
+            break
+        except RefusedTask as refusal:
+            index, number = list(together)[refusal.number]
+            if all(place[0] == index for place in todo):
+                Refusals(parsed[index].found, go_on=True).add(number, refusal.error)
+                refused[index] = refusal.error
+                return {}
+            together = {place: task for place, task in together.items() if place[0] != index}
+    for index in sorted({place[0] for place in todo.keys() - receipts.keys()}):
+        own = {place: task for place, task in todo.items() if place[0] == index}
+        receipts |= _stored_together(parsed, refused, own, database)
+    return receipts

@@ -16,6 +16,7 @@ from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload, Receipt
 from ringstats_ts.sources.secrets import keepable, redact_text
 from ringstats_ts.storage.database import Database
+from ringstats_ts.storage.receipts import key_of
 from ringstats_ts.storage.rejects import Reject, add_reject, settle
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def reject_each(payload: Payload, refusals: Sequence[Refusal], database: Databas
         with database.transaction():
             for refusal in refusals:
                 # The key of the whole would be that of its first document.
-                key = payload.key and f"{payload.key}#{refusal.number + 1}"
+                key = key_of(payload.key, refusal.number)
                 alone = replace(payload, body=refusal.text, key=key, partial=False)
                 reject(alone, refusal.error, database, config)
     except RingstatsError as failure:

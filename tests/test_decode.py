@@ -158,3 +158,10 @@ def test_integers_of_64_bits_long_fractions_and_digits_in_strings_pass():
 def test_values_are_counted_before_they_are_made():
     with pytest.raises(PayloadTooLarge, match="more than 1000 values"):
         documents(b"[" + b"[]," * 2000 + b"[]]", max_documents=10_000, max_depth=64, max_values=1000)
+
+
+def test_an_object_counts_for_twenty_values():
+    body = b"[" + b",".join([b'{"a":1}'] * 51) + b"]"
+    with pytest.raises(PayloadTooLarge, match="more than 50 objects"):
+        documents(body, max_documents=100, max_values=1000)
+    assert len(documents(body, max_documents=100, max_values=1020)) == 51

@@ -15,6 +15,7 @@ from ringstats_ts.identity import (
     check_host,
     check_open,
     is_loopback,
+    network_of,
     new_token,
     own_host,
     parse_hosts,
@@ -76,7 +77,7 @@ class TestText:
         text = new_token()
         body = json.dumps(make_status(Note=f"Bearer {text}")).encode()
 
-        (found,) = parse(Payload(body, NOW), config)
+        (found,) = parse(Payload(body, NOW), config).batches.values()
 
         assert text.split("_")[2] not in repr(found)
         assert "tss_<redacted>" in repr(found)
@@ -286,14 +287,19 @@ class TestStart:
         "address", [("127.0.0.1", 1), ("127.9.9.9", 1), ("::1", 1, 0, 0), "/run/x", b"\0x"]
     )
     def test_this_machine_needs_no_word(self, address):
-        check_open(None, address)
+        check_open(None, address, proxy_hops=0)
+
+    @pytest.mark.parametrize("address", [("127.0.0.1", 1), "/run/x"])
+    def test_a_proxy_brings_others_to_it(self, address):
+        with pytest.raises(ConfigError, match=r"proxy in front .*TSSTATS_AUTH=on"):
+            check_open(None, address, proxy_hops=1)
 
     @pytest.mark.parametrize("address", [("0.0.0.0", 1), ("::", 1, 0, 0), ("10.0.0.1", 1), ("100.64.0.1", 1)])
     def test_others_do(self, address):
         with pytest.raises(ConfigError, match=r"TSSTATS_AUTH=on .*tsstats token create.* TSSTATS_AUTH=off"):
-            check_open(None, address)
-        check_open(True, address)
-        check_open(False, address)
+            check_open(None, address, proxy_hops=0)
+        check_open(True, address, proxy_hops=1)
+        check_open(False, address, proxy_hops=1)
 
     @pytest.mark.parametrize(
         ("address", "expected"),
@@ -301,3 +307,17 @@ class TestStart:
     )
     def test_tells_loopback(self, address, expected):
         assert is_loopback(address) is expected
+
+    @pytest.mark.parametrize(
+        ("address", "expected"),
+        [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("fe80::1%eth0", "fe80::/64"),
+            ("local", "local"),
+            ("x" * 9000, "x" * 64),
+        ],
+    )
+    def test_tells_whose_network(self, address, expected):
+        assert network_of(address) == expected

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import psycopg2.extensions
 import pytest
 
 from ringstats_ts.errors import (
@@ -17,13 +18,14 @@ from ringstats_ts.errors import (
     EmptyPayload,
     MalformedPayload,
     OutcomeUnknown,
+    PartlyRefused,
     PayloadError,
     StorageUnavailable,
     TimestampOutOfRange,
     UnknownSource,
     UnstorablePayload,
 )
-from ringstats_ts.ingest import ingest
+from ringstats_ts.ingest import ingest, ingest_parsed, parse
 from ringstats_ts.model import Context, Payload
 from ringstats_ts.rejects import reject
 from ringstats_ts.sources.tailscale import TAILSCALE
@@ -36,6 +38,8 @@ from ringstats_ts.storage.store import RefusedTask, store
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 TIME = NOW - timedelta(hours=1)
+TOO_LONG = base64.b64encode(random.Random(1).randbytes(12_000)).decode()
+"""An id that no index takes."""
 
 
 @pytest.fixture
@@ -92,6 +96,15 @@ def test_a_correction_takes_the_place_of_the_first(take, database, count, make_s
     assert database.run("SELECT rx_bytes FROM tailscale_peers") == [(2,)]
     assert count("tailscale_status") == count("receipts") == 1
     assert take(make_status(peers={"db": 2}), time=TIME, replace=True).duplicate
+
+
+def test_a_late_retry_of_a_correction_leaves_the_newer_one(take, database, make_status):
+    take(make_status(peers={"db": 1}), time=TIME)
+    older = {"time": TIME, "replace": True, "key": "k1"}
+    take(make_status(peers={"db": 2}), **older)
+    take(make_status(peers={"db": 3}), time=TIME, replace=True, key="k2")
+    assert take(make_status(peers={"db": 2}), **older).duplicate
+    assert database.run("SELECT rx_bytes FROM tailscale_peers") == [(3,)]
 
 
 def test_an_unchanged_document_a_minute_later_is_a_new_observation(take, count, make_status):
@@ -234,14 +247,48 @@ def test_a_body_with_documents_whose_receipts_were_pruned_stores_the_others(
 
 
 def test_what_the_database_refuses_in_a_body_is_named(take_all, count, make_status):
-    too_long = {"db": {"ID": base64.b64encode(random.Random(1).randbytes(12_000)).decode()}}
-    body = [make_status(f"host{n}", peers=too_long if n == 2 else {"web": 1}) for n in range(4)]
+    body = [
+        make_status(f"host{n}", peers={"db": {"ID": TOO_LONG}} if n == 2 else {"web": 1}) for n in range(4)
+    ]
     with pytest.raises(UnstorablePayload) as caught:
         take_all(body)
     assert caught.value.line == 3
     assert count("hosts") == count("tailscale_nodes") == count("attributes") == 0
     assert len(take_all([*body[:2], body[3]])) == 3
     assert count("tailscale_peers JOIN tailscale_nodes USING (node_id)") == 3
+
+
+def nameless(make_status):
+    """A document whose host cannot be made."""
+    status = make_status("b")
+    return status | {"Self": status["Self"] | {"ID": TOO_LONG}}
+
+
+def test_a_host_that_the_database_refuses_is_in_no_other_documents_way(take_all, database, make_status):
+    body = [make_status("a"), nameless(make_status), make_status("c")]
+    with pytest.raises(PartlyRefused) as caught:
+        take_all(body, partial=True)
+    assert [refusal.number for refusal in caught.value.refusals] == [1]
+    assert database.run("SELECT name FROM hosts ORDER BY 1") == [("a",), ("c",)]
+
+
+def test_a_file_is_not_refused_for_one_that_is_refused_itself(database, config, make_status):
+    bad = [stamped(make_status(), 0), stamped(make_status(peers={"db": {"ID": TOO_LONG}}), 1)]
+    parsed = [
+        parse(Payload(json.dumps(file).encode(), NOW), config)
+        for file in (bad, stamped(make_status(peers={"db": 7}), 0))
+    ]
+    outcomes = ingest_parsed(parsed, database, config)
+    assert [isinstance(outcome, PayloadError) for outcome in outcomes] == [True, False]
+    assert database.run("SELECT rx_bytes FROM tailscale_peers") == [(7,)]
+
+
+def test_a_host_that_the_database_refuses_is_in_no_other_files_way(database, config, count, make_status):
+    files = [make_status("a"), nameless(make_status), make_status("c")]
+    parsed = [parse(Payload(json.dumps(file).encode(), NOW), config) for file in files]
+    outcomes = ingest_parsed(parsed, database, config)
+    assert [isinstance(outcome, UnstorablePayload) for outcome in outcomes] == [False, True, False]
+    assert count("hosts") == 2
 
 
 @pytest.mark.parametrize("new", ["hosts", "series"])
@@ -445,6 +492,7 @@ def test_an_ambiguous_commit_is_resolved_by_its_receipt(
 ):
     if not protected:
         monkeypatch.setattr(reporters, "found_receipt", lambda *args: None)
+        monkeypatch.setattr(store_module, "_wanted", lambda *args: None)
         ids = iter(f"00000000-0000-4000-8000-{n:012}" for n in range(100))
         look_up = reporters.look_up
         monkeypatch.setattr(
@@ -482,11 +530,13 @@ def refused_commits(database):
         database.run("DROP FUNCTION refuse_commit CASCADE")
 
 
+@pytest.mark.parametrize("gone", ["host=127.0.0.1 port=1", "dbname=gone"], ids=["server", "database"])
 def test_a_lost_connection_that_does_not_come_back_leaves_the_outcome_open(
-    database_uri, clean, config, make_status, monkeypatch
+    database_uri, clean, config, make_status, monkeypatch, gone
 ):
     with CutAfterCommit(database_uri) as cut:
-        monkeypatch.setattr(cut, "_uri", "postgresql://127.0.0.1:1/none")
+        told = dict(part.split("=") for part in gone.split())
+        monkeypatch.setattr(cut, "_uri", psycopg2.extensions.make_dsn(database_uri, **told))
         cut._connection = Database(database_uri).connection()
         with pytest.raises(OutcomeUnknown, match="same `time` or Idempotency-Key"):
             ingest(Payload(json.dumps(make_status()).encode(), NOW, time=TIME), cut, config)

@@ -12,15 +12,17 @@ from ringstats_ts.errors import (
     Forbidden,
     MalformedPayload,
     NotFound,
+    PartlyRefused,
     PayloadError,
     PayloadTooLarge,
+    Refusal,
     StorageUnavailable,
     TimestampOutOfRange,
     UnknownSource,
 )
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload, Token
-from ringstats_ts.rejects import KEPT_BYTES, reject, retry, why_not_kept
+from ringstats_ts.rejects import KEPT_BYTES, reject, reject_each, retry, why_not_kept
 from ringstats_ts.storage import rejects as storage
 from ringstats_ts.storage import upkeep
 from ringstats_ts.storage.database import Database
@@ -103,7 +105,7 @@ def test_a_retry_stores_it_as_of_its_arrival_and_drops_the_reject(database, refu
 def test_a_retry_says_again_what_the_sender_said(database, refuse, again, make_status):
     time = EARLIER - timedelta(hours=2)
     again(refuse(make_status(), time=time, key="k1"))
-    assert database.run("SELECT key, time, received_at FROM receipts") == [("key:k1#1", time, EARLIER)]
+    assert database.run("SELECT key, time, received_at FROM receipts") == [("key:k1", time, EARLIER)]
     with pytest.raises(ConflictingPayload, match="Another document"):
         again(refuse(make_status(peers={"db": 7}), time=time))
     again(refuse(make_status(peers={"db": 7}), time=time, replace=True))
@@ -122,6 +124,39 @@ def test_trying_twice_stores_nothing_twice(database, refuse, again, make_status)
         first, second = again(refused), again(refused)
         assert [receipt.duplicate for receipt in first + second] == [False, True]
         assert len(stored(database)) == number + 1
+
+
+def test_trying_again_after_the_receipt_was_pruned_stores_nothing_twice(database, refuse, again, make_status):
+    # Receipts are pruned by time of arrival, which may be long ago here.
+    refused = refuse(make_status())
+    again(refused)
+    database.run("DELETE FROM receipts")
+    assert [receipt.duplicate for receipt in again(refused)] == [True]
+    assert len(stored(database)) == 1
+
+
+def test_a_document_that_the_sender_and_the_operator_send_again_is_stored_once(
+    database, config, again, make_status
+):
+    body = "\n".join(json.dumps(make_status(name)) for name in ("a", "b")).encode()
+    payload = Payload(body, EARLIER, key="k", partial=True)
+    with pytest.raises(PartlyRefused) as caught:
+        ingest(payload, database, replace(config, new_hosts=1))
+    reject_each(payload, caught.value.refusals, database, config)
+    ingest(replace(payload, received_at=EARLIER + timedelta(days=1)), database, config)
+    assert [receipt.duplicate for receipt in again(newest(database))] == [True]
+    assert len(stored(database)) == 2
+
+
+def test_a_refused_document_of_a_body_may_have_the_time_of_its_neighbour(
+    database, config, again, make_status
+):
+    payload = Payload(json.dumps(make_status()).encode(), EARLIER, key="k", partial=True)
+    ingest(payload, database, config)
+    text = json.dumps(make_status(peers={"db": 7})).encode()
+    reject_each(payload, [Refusal(1, text, UnknownSource())], database, config)
+    (receipt,) = again(newest(database))
+    assert (receipt.time, receipt.duplicate) == (EARLIER + timedelta(microseconds=1), False)
 
 
 def test_what_is_refused_again_keeps_its_new_reason(database, refuse, again):

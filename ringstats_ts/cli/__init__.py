@@ -5,15 +5,18 @@ from __future__ import annotations
 import click
 
 from ringstats_ts import __version__
+from ringstats_ts.cli.canary import canary
 from ringstats_ts.cli.doctor import doctor
 from ringstats_ts.cli.errors import Group
 from ringstats_ts.cli.export import export
 from ringstats_ts.cli.ingest import ingest
 from ringstats_ts.cli.migrate import migrate
 from ringstats_ts.cli.query import query
+from ringstats_ts.cli.rejects import rejects
 from ringstats_ts.cli.serve import serve
 from ringstats_ts.cli.show import show
 from ringstats_ts.cli.sources import sources
+from ringstats_ts.cli.token import token
 from ringstats_ts.cli.up import up
 
 
@@ -31,5 +34,5 @@ def main() -> None:
     """
 
 
-for command in (up, serve, migrate, ingest, export, query, show, sources, doctor):
+for command in (up, serve, migrate, ingest, export, query, show, rejects, sources, token, doctor, canary):
     main.add_command(command)

@@ -17,7 +17,8 @@ from ringstats_ts.canary import HOST, OUTCOMES, Canary, Round
 from ringstats_ts.cli.errors import FAILED, REFUSED, TRY_LATER
 from ringstats_ts.cli.options import Address, configured, database_options, json_option, open_uri
 from ringstats_ts.config import parse_interval
-from ringstats_ts.errors import ConfigError
+from ringstats_ts.errors import ConfigError, Unauthorized
+from ringstats_ts.identity import read_token
 from ringstats_ts.storage.database import Database
 
 EXIT_CODES = {
@@ -107,10 +108,11 @@ def canary(
     database_uri: str | None,
     data_dir: Path | None,
 ) -> None:
-    """Post a marker to URL, again and again, and see that it is stored once.
+    """Post a marker to URL and see that it is stored, once.
 
-    Each round posts a small status document twice with one Idempotency-Key, and reads it
-    back from the database as the role tsstats_reader. It leaves one row a round.
+    It goes on until it is stopped. Each round posts a small status document twice with
+    one Idempotency-Key, and reads it back from the database as the role tsstats_reader.
+    It leaves one row a round.
 
     With --once the exit code tells: 0 all is well, 1 a marker is missing or stored
     twice, 65 it was refused, 75 the service or the database does not answer.
@@ -119,14 +121,30 @@ def canary(
     tsstats canary http://127.0.0.1:8000 --once
     tsstats canary https://stats.example.com --token-file canary.token --every 30s --listen 127.0.0.1:9099
     """
-    token = None if token_file is None else token_file.read_text(encoding="utf-8").strip()
-    bird = Canary(url, host, token, wait)
+    try:
+        bird = Canary(url, host, _token(token_file), wait)
+    except ConfigError as error:
+        # Not 1, which says that something was lost.
+        raise click.UsageError(str(error)) from None
     with open_uri(configured(database_uri, data_dir)) as uri, Database(uri) as database:
         if once:
             found = bird.round(database)
             _show(found, as_json)
             ctx.exit(EXIT_CODES[found.outcome])
         _go_on(bird, database, every, listen, as_json)
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    text = file.read_text(encoding="utf-8", errors="replace").strip()
+    try:
+        read_token(text)
+    except Unauthorized:
+        raise ConfigError(
+            f"{file} holds no token.", "Write into it what `tsstats token create` printed, and nothing else."
+        ) from None
+    return text
 
 
 def _go_on(bird: Canary, database: Database, every: float, listen: str | None, as_json: bool) -> None:

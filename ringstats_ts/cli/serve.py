@@ -70,7 +70,7 @@ def check_address(config: Config) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.create_server((host.strip("[]"), int(port)), family=family) as listener:
-            check_open(config.auth, listener.getsockname())
+            check_open(config.auth, listener.getsockname(), config.proxy_hops)
     except OSError as error:
         # create_server adds the address, which is said already.
         reason = (error.strerror or str(error)).partition(" (while")[0].lower()

@@ -45,11 +45,7 @@ class Expiry(click.ParamType[datetime | str]):
             return NEVER
         now = datetime.now(UTC)
         try:
-            return now + parse_interval(value)
-        except (ValueError, OverflowError):
-            pass
-        try:
-            at = parse_time(value)
+            at = _later(value, now)
         except PayloadError:
             self.fail(f"{value!r} cannot be used: write `never`, `90 days`, or a time.", param, ctx)
         if at <= now:
@@ -158,16 +154,25 @@ def list_(as_json: bool, database_uri: str | None, data_dir: Path | None) -> Non
 @click.argument("key_ids", metavar="KEY_ID...", nargs=-1, required=True)
 @database_options
 def revoke(key_ids: tuple[str, ...], database_uri: str | None, data_dir: Path | None) -> None:
-    """Revoke tokens, named by the part of them behind `tss_`.
+    """Revoke tokens, named by the part of them behind `tss_`, or whole.
 
     They are refused from then on; a running service sees it within TSSTATS_TOKEN_CACHE.
 
     \b
     tsstats token revoke Ptryu6ce
     """
+    # A whole one is never repeated: it may be good for ever, of another database.
+    key_ids = tuple(text.split("_")[1] if text.startswith("tss_") else text for text in key_ids)
     with open_database(configured(database_uri, data_dir)) as database:
         revoke_tokens(database, key_ids)
     click.echo(f"Revoked {', '.join(key_ids)}.", err=True)
+
+
+def _later(text: str, now: datetime) -> datetime:
+    try:
+        return now + parse_interval(text)
+    except (ValueError, OverflowError):
+        return parse_time(text)
 
 
 def _record(stored: StoredToken) -> dict[str, Any]:

@@ -65,15 +65,12 @@ LEFT JOIN LATERAL (
 WHERE h.identity = ANY(%(identities)s::text[]);
 
 -- name: drop_receipts_at
--- A correction takes the place of what was taken for this host and time.
+-- A correction takes the place of what was taken for this host and time. Receipts of Idempotency-Keys
+-- stay: a late retry of an earlier correction must not take the place of this one.
 DELETE FROM receipts
-WHERE host_id = %(host_id)s AND source = %(source)s AND time = %(time)s;
-
--- name: find_committed
--- Which of these documents were committed, asked after a connection broke during COMMIT.
-SELECT receipt_id
-FROM receipts
-WHERE receipt_id = ANY(%(receipt_ids)s::uuid[]);
+WHERE
+    host_id = %(host_id)s AND source = %(source)s AND time = %(time)s
+    AND left(key, 4) <> 'key:';
 
 -- name: find_attributes
 SELECT digest, attribute_id

@@ -6,8 +6,8 @@ A `Database` belongs to one thread; every error that leaves it is one of ours.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
@@ -163,7 +163,7 @@ class Database:
             committing = False
             try:
                 with self.translated(), connection.cursor() as cursor:
-                    transaction = self._transaction = Transaction(cursor)
+                    transaction = self._transaction = Transaction(cursor, self.translated)
                     yield transaction
                     committing = True
                     transaction.commit()
@@ -190,6 +190,9 @@ class Database:
             passed.may_have_committed = False
             raise passed
         if self._connection is None or is_lost(self._connection):
+            if self._transaction is not None:
+                # What belongs to it must not be done without it, on a connection of its own.
+                raise ConnectionLost
             self.close()
             self._connection = connect(self._uri, self._timeout, self._deadline)
             self.memory = Memory()
@@ -230,10 +233,15 @@ class Transaction:
     What gives no answer waits and goes to the server in one message with what comes next:
     each message is a way there and back. Where one of its statements fails, the server
     carries out none behind it, COMMIT neither, and the transaction is rolled back.
+
+    `translated` turns the driver's errors into ours.
     """
 
-    def __init__(self, cursor: psycopg2.extensions.cursor) -> None:
+    def __init__(
+        self, cursor: psycopg2.extensions.cursor, translated: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         self._cursor = cursor
+        self._translated = translated
         self._waiting: list[bytes] = [b"BEGIN"]
 
     def rows(self, name: str, params: Params | None = None) -> list[tuple[Any, ...]]:
@@ -263,14 +271,17 @@ class Transaction:
         except UnicodeEncodeError as error:
             raise translate(error) from error
         self.flush()
-        self._cursor.copy_expert(f"COPY {quote(table)} ({_names(columns)}) FROM STDIN", content, COPY_BYTES)
+        sql = f"COPY {quote(table)} ({_names(columns)}) FROM STDIN"
+        with self._translated():
+            self._cursor.copy_expert(sql, content, COPY_BYTES)
 
     def flush(self) -> None:
         """Send what waits: its errors are raised here."""
         if self._waiting:
             message = b";\n".join(self._waiting)
             self._waiting.clear()
-            self._cursor.execute(message)
+            with self._translated():
+                self._cursor.execute(message)
 
     def commit(self) -> None:
         """Send what waits, and COMMIT with it. Called at the end of the block, by nobody else."""

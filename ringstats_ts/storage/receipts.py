@@ -38,9 +38,17 @@ class Task:
 def tasks(batches: Mapping[int, Batch], *, key: str | None, replace_rows: bool) -> dict[int, Task]:
     """Give each batch of one body, by its number from 0, its receipt id and its share of the body's key."""
     return {
-        number: Task(batch, str(uuid.uuid4()), None if key is None else f"{key}#{number + 1}", replace_rows)
+        number: Task(batch, str(uuid.uuid4()), key_of(key, number), replace_rows)
         for number, batch in batches.items()
     }
+
+
+def key_of(key: str | None, number: int) -> str | None:
+    """The key of a document of a body, by its number from 0: alone and with that key, it is the same one.
+
+    Behind a space, which no sender's key has.
+    """
+    return key if key is None or number == 0 else f"{key} {number + 1}"
 
 
 def found_receipt(task: Task, found: Sequence[Any]) -> Receipt | None:

@@ -52,13 +52,19 @@ class Item:
 Numbered = Sequence[tuple[int, Task]]
 
 
-def enter(transaction: Transaction, todo: Numbered, allowance: Allowance | None) -> list[Item]:
+def enter(
+    transaction: Transaction, todo: Numbered, allowance: Allowance | None, *, careful: bool
+) -> list[Item]:
     """Lock the hosts of the tasks, make those that are missing, and look the tasks up.
+
+    With `careful` they are made one by one, so that who is refused can be named.
 
     Raises
     ------
     RefusedTask
-        where more hosts would be made than the sender may, or a key is another document's.
+        where a host cannot be made or may not, or a key is another document's.
+    PayloadError
+        where it is not known which of the hosts it was.
     """
     first = {task.batch.host.identity: (number, task) for number, task in reversed(todo)}
     identities = {"identities": sorted(first)}
@@ -68,7 +74,9 @@ def enter(transaction: Transaction, todo: Numbered, allowance: Allowance | None)
         return items
     known = {item.task.batch.host.identity for item in items}
     missing = [first[identity] for identity in sorted(first.keys() - known)]
-    made = _make(transaction, missing, allowance)
+    made: set[str] = set()
+    for together in [[one] for one in missing] if careful else [missing]:
+        made |= _make(transaction, together, allowance)
     transaction.later("lock_reporters", identities)
     items = look_up(transaction, todo)
     for item in items:
@@ -102,11 +110,6 @@ def look_up(transaction: Transaction, todo: Numbered) -> list[Item]:
 
 def _make(transaction: Transaction, missing: Numbered, allowance: Allowance | None) -> set[str]:
     """Make these hosts; the identities of those that nobody else made meanwhile."""
-    number, task = missing[0]
-    try:
-        spend(transaction, allowance, at=task.batch.received_at, hosts=len(missing))
-    except PayloadError as error:
-        raise RefusedTask(number, error) from error
     rows = [
         {
             "identity": task.batch.host.identity,
@@ -117,5 +120,12 @@ def _make(transaction: Transaction, missing: Numbered, allowance: Allowance | No
         }
         for _, task in missing
     ]
-    made = transaction.rows("add_reporters", {"rows": orjson.dumps(rows).decode()})
+    number, task = missing[0]
+    try:
+        spend(transaction, allowance, at=task.batch.received_at, hosts=len(missing))
+        made = transaction.rows("add_reporters", {"rows": orjson.dumps(rows).decode()})
+    except PayloadError as error:
+        if len(missing) > 1:
+            raise
+        raise RefusedTask(number, error) from error
     return {identity for (identity,) in made}

@@ -15,10 +15,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from ringstats_ts.errors import OutcomeUnknown, PayloadError, StorageUnavailable
-from ringstats_ts.model import Batch, Receipt, Rows
+from ringstats_ts.errors import OutcomeUnknown, PayloadError, StorageError, StorageUnavailable
+from ringstats_ts.model import Batch, Receipt
 from ringstats_ts.storage.budget import Allowance, spend
 from ringstats_ts.storage.changes import Forgotten, forget_changes
 from ringstats_ts.storage.database import Database, Memory, Transaction, quote
@@ -53,17 +52,17 @@ def store(database: Database, todo: Sequence[Task], *, allowance: Allowance | No
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _try(database, todo, allowance, careful=careful)
-        except Conflict:
-            careful = True
-            database.memory = Memory()
-            if attempt == ATTEMPTS:
-                raise StorageUnavailable("Other documents of this host are in the way.") from None
-        except StorageUnavailable as error:
+        except StorageError as error:
             # A lost connection may have committed: the retry finds its own receipt then.
             unclear = unclear or (isinstance(error, ConnectionLost) and error.may_have_committed)
+            if isinstance(error, Conflict):
+                careful = True
+                database.memory = Memory()
             if attempt == ATTEMPTS or not error.retried:
                 if unclear:
                     raise OutcomeUnknown from error
+                if isinstance(error, Conflict):
+                    raise StorageUnavailable("Other documents of this host are in the way.") from None
                 raise
         time.sleep(random.uniform(0.01, 0.1))
     raise AssertionError("unreachable")
@@ -78,7 +77,7 @@ def _try(
         if careful or len(todo) == 1:
             raise RefusedTask(0, error) from error
     # Which of them it was shows when they are taken one by one.
-    return _store_all(database, todo, allowance, careful=True)
+    return _try(database, todo, allowance, careful=True)
 
 
 def _store_all(
@@ -90,11 +89,11 @@ def _store_all(
         with database.transaction() as transaction:
             ids = Ids(transaction, database.memory, _spender(transaction, allowance, todo))
             numbered = list(enumerate(todo))
-            items = enter(transaction, numbered, allowance)
+            items = enter(transaction, numbered, allowance, careful=careful)
             for run in _runs(numbered, careful=careful):
                 if len(run) < len(todo):
                     items = look_up(transaction, run)
-                receipts |= _store_run(database, transaction, ids, items, careful=careful)
+                receipts |= _store_run(transaction, ids, items, careful=careful)
     except BaseException:
         if ids is not None and ids.made:
             database.memory = Memory()
@@ -139,15 +138,14 @@ def _marks(task: Task) -> set[tuple[str, ...]]:
 
 
 def _store_run(
-    database: Database, transaction: Transaction, ids: Ids, items: Sequence[Item], *, careful: bool
+    transaction: Transaction, ids: Ids, items: Sequence[Item], *, careful: bool
 ) -> dict[int, Receipt]:
     receipts = {item.number: item.receipt for item in items if item.receipt is not None}
     new = [item for item in items if item.receipt is None]
     for item in new if careful else [item for item in new if item.task.replace]:
         try:
-            with database.translated():
-                receipts[item.number] = _store_one(transaction, ids, item, careful=careful)
-                transaction.flush()
+            receipts[item.number] = _store_one(transaction, ids, item, careful=careful)
+            transaction.flush()
         except PayloadError as error:
             raise RefusedTask(item.number, error) from error
     together = [item for item in new if item.number not in receipts]
@@ -158,50 +156,54 @@ def _store_run(
 
 
 def _store_one(transaction: Transaction, ids: Ids, item: Item, *, careful: bool) -> Receipt:
-    host_id, task = item.reporter.host_id, item.task
+    host_id = item.reporter.host_id
     forgotten: Forgotten = {}
-    if task.replace:
-        forgotten = _drop(transaction, host_id, task.batch)
-    elif careful and (found := _existing(transaction, ids, host_id, task)):
-        if not task.live:
-            return found
-        item.task = _moved(transaction, host_id, task)
+    if item.task.replace:
+        forgotten = _drop(transaction, host_id, item.task.batch)
+    elif careful and (found := _make_way(transaction, ids, host_id, item)):
+        return found
     (done,) = write(transaction, ids, [item], forgotten)
     return done
 
 
-def _existing(transaction: Transaction, ids: Ids, host_id: int, task: Task) -> Receipt | None:
-    """A receipt for rows that are stored already under this host and time, their receipt pruned."""
-    stored = [_stored(transaction, host_id, task.batch.time, part) for part in task.batch.rows]
-    if not any(stored):
-        return None
-    wanted = [_resolved(ids, task.batch, part) for part in task.batch.rows]
-    if not task.live and any(
-        sorted(map(repr, have)) != sorted(map(repr, want)) for have, want in zip(stored, wanted, strict=True)
-    ):
-        raise clash(task, "time:")
-    return receipt(task, task.batch.time, sum(map(len, stored)), duplicate=True)
+def _make_way(transaction: Transaction, ids: Ids, host_id: int, item: Item) -> Receipt | None:
+    """Look for rows that are stored already under this host and time.
+
+    Where they are the document's own, their receipt was pruned, and this is it. Where they are
+    another's, a document that merely arrived then moves to the next free microsecond.
+
+    Raises
+    ------
+    ConflictingPayload
+    """
+    while stored := _stored(transaction, host_id, item.task.batch):
+        batch = item.task.batch
+        if stored == _wanted(ids, batch):
+            return receipt(item.task, batch.time, sum(map(len, stored)), duplicate=True)
+        if batch.time_known:
+            raise clash(item.task, "time:")
+        later = replace(batch, time=batch.time + timedelta(microseconds=1))
+        item.task = replace(item.task, batch=later)
+    return None
 
 
-def _stored(transaction: Transaction, host_id: int, at: datetime, part: Rows) -> list[tuple[Any, ...]]:
-    names = ", ".join(map(quote, part.columns))
-    return transaction.query(
-        f"SELECT {names} FROM {quote(part.table)} WHERE host_id = %(host_id)s AND time = %(time)s",
-        {"host_id": host_id, "time": at},
-    )
+def _stored(transaction: Transaction, host_id: int, batch: Batch) -> list[list[str]]:
+    """The rows of the batch's host and time, by table, to be compared; none where there are none."""
+    found = []
+    for part in batch.rows:
+        names = ", ".join(map(quote, part.columns))
+        rows = transaction.query(
+            f"SELECT {names} FROM {quote(part.table)} WHERE host_id = %(host_id)s AND time = %(time)s",
+            {"host_id": host_id, "time": batch.time},
+        )
+        found.append(sorted(map(repr, rows)))
+    return found if any(found) else []
 
 
-def _resolved(ids: Ids, batch: Batch, part: Rows) -> list[tuple[Any, ...]]:
+def _wanted(ids: Ids, batch: Batch) -> list[list[str]]:
+    """The rows of the batch as `_stored` gives them."""
     ids.resolve([batch])
-    return list(zip(*ids.columns(part), strict=True))
-
-
-def _moved(transaction: Transaction, host_id: int, task: Task) -> Task:
-    """The same live document at the next free microsecond: two cannot share a time."""
-    batch = task.batch
-    while any(_stored(transaction, host_id, batch.time, part) for part in batch.rows):
-        batch = replace(batch, time=batch.time + timedelta(microseconds=1))
-    return replace(task, batch=batch)
+    return [sorted(map(repr, zip(*ids.columns(part), strict=True))) for part in batch.rows]
 
 
 def _drop(transaction: Transaction, host_id: int, batch: Batch) -> Forgotten:

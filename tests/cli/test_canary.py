@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ringstats_ts.canary import Canary
+from ringstats_ts.identity import new_token
 from ringstats_ts.storage.database import Database
 from tests.faults.server import Server, free_port
 
@@ -164,11 +165,24 @@ def test_unreachable_is_75(tsstats, service, database_uri):
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:y/", "http://x/?host=y"])
 def test_an_address_that_cannot_be_used_is_said_so(tsstats, database_uri, url):
     done = tsstats("canary", url, "--once", DATABASE_URI=database_uri)
-    assert (done.code, "cannot be posted to" in done.errors) == (1, True)
+    assert (done.code, "cannot be posted to" in done.errors) == (2, True)
+
+
+@pytest.mark.parametrize("content", [b"", b"tss_secret\nmore", b"\xfftss_secret", b"Authorization: Bearer x"])
+def test_a_file_without_a_token_is_said_so_and_not_quoted(tsstats, database_uri, tmp_path, content):
+    (tmp_path / "token").write_bytes(content)
+    arguments = ("--once", "--token-file", tmp_path / "token")
+    done = tsstats("canary", "127.0.0.1:1", *arguments, DATABASE_URI=database_uri)
+    assert (done.code, "holds no token" in done.errors, "secret" in done.errors) == (2, True, False)
+
+
+def test_a_name_that_cannot_be_looked_up_is_75(tsstats, database_uri):
+    assert tsstats("canary", "http://a..b/", "--once", DATABASE_URI=database_uri).code == 75
 
 
 def test_it_posts_with_the_token_and_only_there(tsstats, service, database_uri, tmp_path):
-    (tmp_path / "token").write_text("tss_secret\n")
+    token = new_token()
+    (tmp_path / "token").write_text(f"{token}\n")
     seen = []
 
     def look(headers, ask):
@@ -177,8 +191,8 @@ def test_it_posts_with_the_token_and_only_there(tsstats, service, database_uri, 
 
     with between(0, look) as url:
         done = tsstats("canary", url, "--once", "--token-file", tmp_path / "token", DATABASE_URI=database_uri)
-    assert seen == ["Bearer tss_secret"]
-    assert "tss_secret" not in done.output + done.errors
+    assert seen == [f"Bearer {token}"]
+    assert token not in done.output + done.errors
 
 
 def test_it_goes_on_and_counts_until_it_is_stopped(tsstats, service, database_uri):

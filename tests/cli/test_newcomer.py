@@ -192,6 +192,7 @@ def test_the_doctor_says_what_is_bad_and_fails(tsstats):
         (["migrate", "--rollback", "--status"], {}, 2, "exclude each other"),
         (["up", "--listen", "8001"], {}, 2, "write HOST:PORT"),
         (["up", "--listen", "127.0.0.1:99999"], {}, 2, "write HOST:PORT"),
+        (["up", "--listen", "::1:8001"], {}, 2, "write HOST:PORT"),
         (["serve", "--listen", "127.0.0.1:0"], {}, 2, "write HOST:PORT"),
         (["up", "--listen", "192.0.2.1:8000"], {}, 1, "Name another address with --listen."),
     ],
@@ -217,7 +218,8 @@ def test_every_command_has_an_example_and_variables_in_its_help(tsstats):
         for line in tsstats("--help").output.split("Commands:")[1].splitlines()
         if line.strip()
     ]
-    assert verbs == ["doctor", "export", "ingest", "migrate", "query", "serve", "show", "sources", "up"]
+    expected = "canary doctor export ingest migrate query rejects serve show sources token up"
+    assert " ".join(verbs) == expected
     for verb in verbs:
         text = tsstats(verb, "--help").output
         assert f"tsstats {verb}" in text.split("Usage:")[1].split("Options:")[0].split("\n", 1)[1], verb

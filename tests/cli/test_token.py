@@ -85,6 +85,7 @@ def test_is_good_for_a_year_unless_told(tsstats, create):
     [
         ("x", "--expires", "2020-01-01"),
         ("x", "--expires", "soon"),
+        ("x", "--expires", "0 days"),
         ("x", "--expires", "9999999999 days"),
         ("x", "--scope", "admin"),
         ("",),
@@ -121,6 +122,15 @@ def test_a_third_for_the_same_hosts_is_refused_and_the_two_are_named(tsstats, cr
     create("web-*", "--scope", "read")
     assert tsstats("token", "revoke", first).code == 0
     create("web-*")
+
+
+def test_revokes_a_whole_token_and_does_not_repeat_it(tsstats, create):
+    text = create("leaked").output.strip()
+    done = tsstats("token", "revoke", text)
+    assert done.code == 0
+    assert done.errors == f"Revoked {read_token(text).key_id}.\n"
+    unknown = tsstats("token", "revoke", "tss_Missing1_secret")
+    assert (unknown.code, "secret" in unknown.errors) == (1, False)
 
 
 def test_revokes_all_that_are_named_or_none(tsstats, create):

@@ -23,7 +23,7 @@ NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbi
 def service(tmp_path_factory, database_uri):
     """gunicorn with the settings that deploy/nginx.conf names."""
     directory = tmp_path_factory.mktemp("service")
-    with Server(database_uri, directory, TSSTATS_PROXY_HOPS="1") as running:
+    with Server(database_uri, directory, TSSTATS_PROXY_HOPS="1", TSSTATS_AUTH="off") as running:
         yield running
 
 

@@ -181,7 +181,8 @@ def test_the_client_is_known_by_its_address_and_not_by_what_it_claims(nginx, con
 
 def test_metrics_are_for_this_machine(nginx):
     assert ask(nginx.port, path="/metrics").status != 403
-    assert ask(nginx.port, path="/metrics", source="127.0.0.2").status == 403
+    for path in ("/metrics", "/metrics/", "//metrics", "/metrics//", "/%6detrics", "/x/../metrics/"):
+        assert ask(nginx.port, path=path, source="127.0.0.2").status == 403
 
 
 def test_without_a_service_it_is_503_and_when_to_come_back(start_nginx):

@@ -92,7 +92,9 @@ def test_no_more_hosts_report_than_may_in_all(buy, database):
 
 def test_a_rolled_back_transaction_has_spent_nothing(database, spent):
     database.run("BEGIN")
-    spend(Transaction(database.connection().cursor()), ALLOWED, at=NOW, hosts=3, series=10)
+    spend(
+        Transaction(database.connection().cursor(), database.translated), ALLOWED, at=NOW, hosts=3, series=10
+    )
     assert spent() == [(0, 3, 10)]
     database.run("ROLLBACK")
     assert spent() == []

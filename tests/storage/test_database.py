@@ -88,12 +88,25 @@ def test_what_is_remembered_goes_with_the_connection(server):
 # Commits.
 
 
+def test_what_belongs_to_a_transaction_that_was_lost_is_not_done_without_it(server):
+    with Database(server.uri) as database:
+        database.run("DELETE FROM things")
+        with pytest.raises(ConnectionLost), database.transaction():  # noqa: PT012
+            database.run("INSERT INTO things VALUES (1)")
+            ((pid,),) = database.run("SELECT pg_backend_pid()")
+            server.run(f"SELECT pg_terminate_backend({pid}, 10000)")
+            for _ in range(2):
+                with pytest.raises(ConnectionLost):
+                    database.run("INSERT INTO things VALUES (2)")
+        assert database.run("SELECT count(*) FROM things") == [(0,)]
+
+
 def test_a_transaction_that_failed_inside_is_no_commit(server):
     """The server answers COMMIT of a failed transaction with a rollback, and calls that no error."""
     with Database(server.uri) as database:
         with pytest.raises(QueryError, match="rolled back"), database.transaction() as transaction:  # noqa: PT012
             transaction.query("INSERT INTO things VALUES (1)")
-            with contextlib.suppress(psycopg2.Error):
+            with contextlib.suppress(RingstatsError):
                 transaction.query("SELECT nothing")
         assert database.run("SELECT count(*) FROM things") == [(0,)]
 
