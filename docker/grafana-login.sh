@@ -2,8 +2,8 @@
 # Runs once, when the database is made: the login that Grafana reads with. It may SELECT and nothing else.
 set -euo pipefail
 
-psql --set ON_ERROR_STOP=1 --set password="$GRAFANA_DATABASE_PASSWORD" \
-    --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
+psql --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
+\getenv password GRAFANA_DATABASE_PASSWORD
 CREATE ROLE tsstats_reader NOLOGIN;
 CREATE ROLE grafana LOGIN PASSWORD :'password' IN ROLE tsstats_reader;
 ALTER ROLE grafana SET default_transaction_read_only = on;
