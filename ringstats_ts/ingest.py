@@ -50,11 +50,12 @@ def ingest(
     refusals = Refusals(found, go_on=payload.partial and len(found) > 1)
     try:
         batches = _parsed(refusals, payload)
+        bounded = not payload.backfill and now is None
+        allowance = Allowance.of(payload.token, config) if bounded else None
+        # One for all of it: each step with a deadline of its own could take as long again.
         with database.deadline():
             todo = _checked(refusals, batches, payload, database, config, now=now or payload.received_at)
-            bounded = not payload.backfill and now is None
-        allowance = Allowance.of(payload.token, config) if bounded else None
-        receipts = _stored(refusals, todo, database, config, allowance)
+            receipts = _stored(refusals, todo, database, config, allowance)
     except RingstatsError as error:
         error.documents = len(found)
         raise

@@ -5,10 +5,12 @@ import gzip
 import json
 import random
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import psycopg2
 import psycopg2.extensions
 import pytest
 
@@ -32,7 +34,7 @@ from ringstats_ts.sources.tailscale import TAILSCALE
 from ringstats_ts.storage import reporters
 from ringstats_ts.storage import store as store_module
 from ringstats_ts.storage.budget import Allowance
-from ringstats_ts.storage.database import ConnectionLost, Database
+from ringstats_ts.storage.database import ConnectionLost, Database, Transaction
 from ringstats_ts.storage.receipts import tasks
 from ringstats_ts.storage.store import RefusedTask, store
 
@@ -96,6 +98,26 @@ def test_a_correction_takes_the_place_of_the_first(take, database, count, make_s
     assert database.run("SELECT rx_bytes FROM tailscale_peers") == [(2,)]
     assert count("tailscale_status") == count("receipts") == 1
     assert take(make_status(peers={"db": 2}), time=TIME, replace=True).duplicate
+
+
+def test_all_attempts_share_one_deadline(monkeypatch, database_uri, database, count, config, make_status):
+    attempts = []
+
+    def lose_the_connection(transaction):
+        attempts.append(transaction)
+        time.sleep(0.6)
+        own.connection().close()
+        raise psycopg2.OperationalError("the server hung up")
+
+    monkeypatch.setattr(Transaction, "commit", lose_the_connection)
+    with Database(database_uri, timedelta(seconds=1)) as own:
+        own.run("SELECT 1")
+        began = time.monotonic()
+        with pytest.raises(StorageUnavailable):
+            ingest(Payload(json.dumps(make_status()).encode(), NOW), own, config)
+    assert time.monotonic() - began < 2
+    assert len(attempts) > 1
+    assert count() == 0
 
 
 def test_a_late_retry_of_a_correction_leaves_the_newer_one(take, database, make_status):
