@@ -17,7 +17,7 @@ import pytest
 from tests.faults.load import Client
 from tests.faults.server import Probe, memory
 
-SECONDS = float(os.environ.get("TSSTATS_TEST_OVERLOAD_SECONDS", "20"))
+SECONDS = float(os.environ.get("TSSTATS_TEST_OVERLOAD_SECONDS", "12"))
 PEAK_SECONDS = 6
 SENDERS = 150
 """So many that whoever waits for all before him waits far too long."""

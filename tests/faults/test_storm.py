@@ -14,7 +14,7 @@ import pytest
 from tests.postgres import why_not
 
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "kill_storm.py"
-SECONDS = float(os.environ.get("TSSTATS_TEST_STORM_SECONDS", "40"))
+SECONDS = float(os.environ.get("TSSTATS_TEST_STORM_SECONDS", "25"))
 CONTROL_SECONDS = 15
 QUICK = ("--shortest-pause", 0.1, "--longest-pause", 0.4)
 NOTHING_WRONG = {"missing": 0, "partial": 0, "duplicates": 0, "strangers": 0, "wrong": 0, "unresolved": 0}
