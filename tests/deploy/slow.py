@@ -15,7 +15,7 @@ import sys
 import time
 
 PER_ADDRESS = 20
-HEADER = b"POST / HTTP/1.1\r\nHost: slow\r\nX-Slow: "
+HEADER = b"GET / HTTP/1.1\r\nHost: slow\r\nX-Slow: "
 BODY = b'POST / HTTP/1.1\r\nHost: slow\r\nContent-Length: 1000000\r\n\r\n{"BackendState'
 CONNECTING = 200
 DRIP_SECONDS = 4

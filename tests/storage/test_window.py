@@ -137,7 +137,7 @@ def test_a_bomb_of_days_makes_no_chunk(database, config, untouched, days, backfi
     with pytest.raises((TimestampOutOfRange, PayloadTooLarge)):
         ingest(payload, database, config)
     with pytest.raises(TimestampOutOfRange):
-        ingest(payload, database, replace(config, max_lines=200_000))
+        ingest(payload, database, replace(config, max_lines=200_000, max_values=10_000_000))
     assert untouched()
 
 
