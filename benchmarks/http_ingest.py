@@ -155,39 +155,29 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: io.Buffer
 
 
 class Client:
-    """One kept-alive connection that posts requests as they are."""
+    """Posts requests as they are, each over a connection of its own, as curl does.
+
+    Few connections that are kept open may all be with the same worker.
+    """
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def close(self) -> None:
-        self._socket.close()
+        self._port = port
 
     def post(self, request: bytes) -> None:
-        self._socket.sendall(request)
-        answer = b""
-        while not complete(answer):
-            received = self._socket.recv(65536)
-            if not received:
-                raise click.ClickException(f"The service hung up: {answer.decode()}")
-            answer += received
+        with socket.create_connection(("127.0.0.1", self._port), timeout=60) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(request)
+            answer = b""
+            while received := connection.recv(65536):
+                answer += received
         if not answer.startswith(b"HTTP/1.1 200") or b'"duplicate":false' not in answer.replace(b" ", b""):
             raise click.ClickException(f"A document was not stored: {answer.decode()}")
-
-
-def complete(answer: bytes) -> bool:
-    head, end, body = answer.partition(b"\r\n\r\n")
-    if not end:
-        return False
-    length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-    return len(body) >= int(length.partition(b":")[2])
 
 
 def requests(series: Series) -> list[bytes]:
     return [
         b"POST /v1/ingest/tailscale?host=%b&time=%b HTTP/1.1\r\n"
-        b"Host: localhost\r\nContent-Length: %d\r\n\r\n%b"
+        b"Host: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
         % (series.host.encode(), quote(at.isoformat()).encode(), len(body), body)
         for at, body in series.samples
     ]
@@ -235,8 +225,8 @@ class Benchmark:
             for request in own:
                 client.post(request)
 
-        with self._clients(bodies) as clients:
-            return together(send, zip(clients, [own[1:] for own in bodies], strict=True))
+        clients = self._clients(bodies)
+        return together(send, zip(clients, [own[1:] for own in bodies], strict=True))
 
     def _latencies(self, peers: int, rate: float) -> list[float]:
         """From when a request was due to its answer: a slow answer makes the next ones late, too."""
@@ -252,20 +242,16 @@ class Benchmark:
                 taken.append(time.perf_counter() - due)
                 due += connections / rate
 
-        with self._clients(bodies) as clients:
-            offsets = [number / rate for number in range(connections)]
-            together(send, zip(clients, [own[1:] for own in bodies], offsets, strict=True))
+        offsets = [number / rate for number in range(connections)]
+        together(send, zip(self._clients(bodies), [own[1:] for own in bodies], offsets, strict=True))
         return taken
 
-    @contextmanager
-    def _clients(self, bodies: list[list[bytes]]) -> Iterator[list[Client]]:
-        """A connection for each host, whose first document is sent."""
+    def _clients(self, bodies: list[list[bytes]]) -> list[Client]:
+        """One for each host, whose first document is sent."""
         clients = [Client(self._port) for _ in bodies]
         for client, own in zip(clients, bodies, strict=True):
             client.post(own[0])
-        yield clients
-        for client in clients:
-            client.close()
+        return clients
 
     def _rows(self, hosts: list[str]) -> dict[str, str]:
         """What the hosts' measured documents became, as COPY's text, under host ids of their own."""
