@@ -6,7 +6,6 @@ Not a test: figures mean something only beside one another, from one run on one 
 
 from __future__ import annotations
 
-import io
 import os
 import platform
 import statistics
@@ -25,7 +24,7 @@ import click
 import orjson
 import psycopg2
 from documents import documents
-from http_ingest import COPIES, TABLES, Connection, own_database, server_version
+from http_ingest import COPIES, Connection, copied, copy_in, own_database, server_version
 
 HOSTS = {"10-14": 100, "100": 10}
 """By the peers of a document: hosts, of each of which there are files of so many minutes."""
@@ -114,26 +113,10 @@ class Benchmark:
 
     def _copy(self, names: list[str]) -> float:
         """COPY what became of these hosts, under other host ids, in one transaction; the seconds."""
-        shift = next(self._copies)
-        texts = {}
+        texts = copied(self._connection, names, next(self._copies))
         with self._connection.cursor() as cursor:
-            for table in TABLES:
-                cursor.execute(f"SELECT * FROM {table} LIMIT 0")
-                others = ", ".join(f"sample.{column.name}" for column in cursor.description[1:])
-                query = cursor.mogrify(
-                    f"SELECT sample.host_id + {shift}, {others}"
-                    f" FROM {table} AS sample JOIN hosts USING (host_id)"
-                    " WHERE hosts.name = ANY(%s) ORDER BY sample.host_id, sample.time",
-                    (names,),
-                )
-                text = io.StringIO()
-                cursor.copy_expert(f"COPY ({query.decode()}) TO STDOUT", text)
-                texts[table] = text.getvalue()
             began = time.perf_counter()
-            cursor.execute("BEGIN")
-            for table, rows in texts.items():
-                cursor.copy_expert(f"COPY {table} FROM STDIN", io.StringIO(rows))
-            cursor.execute("COMMIT")
+            copy_in(cursor, texts)
             return time.perf_counter() - began
 
 

@@ -256,21 +256,7 @@ class Benchmark:
     def _rows(self, hosts: list[str]) -> dict[str, str]:
         """What the hosts' measured documents became, as COPY's text, under host ids of their own."""
         shift = next(self._copies)
-        rows = {}
-        with self._connections[0].cursor() as cursor:
-            for table in TABLES:
-                cursor.execute(f"SELECT * FROM {table} LIMIT 0")
-                others = ", ".join(f"sample.{column.name}" for column in cursor.description[1:])
-                query = cursor.mogrify(
-                    f"SELECT sample.host_id + {shift}, {others}"
-                    f" FROM {table} AS sample JOIN hosts USING (host_id)"
-                    " WHERE hosts.name = ANY(%s) AND sample.time > hosts.first_seen ORDER BY sample.time",
-                    (hosts,),
-                )
-                text = io.StringIO()
-                cursor.copy_expert(f"COPY ({query.decode()}) TO STDOUT", text)
-                rows[table] = text.getvalue()
-        return rows
+        return copied(self._connections[0], hosts, shift, "sample.time > hosts.first_seen")
 
     def _copy(self, shares: list[list[dict[str, str]]]) -> float:
         """COPY each share over a connection of its own."""
@@ -278,10 +264,7 @@ class Benchmark:
         def copy(connection: Connection, transactions: list[dict[str, str]]) -> None:
             with connection.cursor() as cursor:
                 for rows in transactions:
-                    cursor.execute("BEGIN")
-                    for table, text in rows.items():
-                        cursor.copy_expert(f"COPY {table} FROM STDIN", io.StringIO(text))
-                    cursor.execute("COMMIT")
+                    copy_in(cursor, rows)
 
         return together(copy, zip(self._connections, shares, strict=False))
 
@@ -315,6 +298,33 @@ def profile(uri: str, peers: int, benchmark: Benchmark) -> str:
     out = io.StringIO()
     pstats.Stats(profiler, stream=out).sort_stats("tottime").print_stats(25)
     return f"{peers} peers, {DOCUMENTS[peers]} documents\n{out.getvalue()}"
+
+
+def copied(connection: Connection, hosts: list[str], shift: int, which: str = "TRUE") -> dict[str, str]:
+    """The hosts' rows of each table, as COPY's text, with `shift` added to their host ids."""
+    rows = {}
+    with connection.cursor() as cursor:
+        for table in TABLES:
+            cursor.execute(f"SELECT * FROM {table} LIMIT 0")
+            others = ", ".join(f"sample.{column.name}" for column in cursor.description[1:])
+            query = cursor.mogrify(
+                f"SELECT sample.host_id + {shift}, {others}"
+                f" FROM {table} AS sample JOIN hosts USING (host_id)"
+                f" WHERE hosts.name = ANY(%s) AND {which} ORDER BY sample.host_id, sample.time",
+                (hosts,),
+            )
+            text = io.StringIO()
+            cursor.copy_expert(f"COPY ({query.decode()}) TO STDOUT", text)
+            rows[table] = text.getvalue()
+    return rows
+
+
+def copy_in(cursor: psycopg2.extensions.cursor, rows: dict[str, str]) -> None:
+    """COPY the rows of each table, in one transaction."""
+    cursor.execute("BEGIN")
+    for table, text in rows.items():
+        cursor.copy_expert(f"COPY {table} FROM STDIN", io.StringIO(text))
+    cursor.execute("COMMIT")
 
 
 def by_document(rows: dict[str, str]) -> list[dict[str, str]]:

@@ -4,7 +4,6 @@ import base64
 import gzip
 import json
 import random
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,6 +36,7 @@ from ringstats_ts.storage.budget import Allowance
 from ringstats_ts.storage.database import ConnectionLost, Database, Transaction
 from ringstats_ts.storage.receipts import tasks
 from ringstats_ts.storage.store import RefusedTask, store
+from tests.threads import at_once
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 TIME = NOW - timedelta(hours=1)
@@ -362,7 +362,7 @@ def test_bodies_with_the_same_hosts_in_another_order_do_not_wait_for_each_other(
 
         return run
 
-    _together([post(step) for step in (1, -1, 1, -1)])
+    at_once([post(step) for step in (1, -1, 1, -1)])
     assert count() == 8 * 12
 
 
@@ -444,7 +444,7 @@ def test_concurrent_copies_of_one_document_are_stored_once(database_uri, config,
         with Database(database_uri) as own:
             receipts.extend(ingest(Payload(body, NOW, time=TIME), own, config))
 
-    _together([post] * 6)
+    at_once([post] * 6)
     assert sorted(receipt.duplicate for receipt in receipts) == [False] + [True] * 5
     assert count() == 20
     assert count("receipts") == 1
@@ -461,26 +461,9 @@ def test_concurrent_hosts_with_the_same_new_peers_are_all_stored(database_uri, c
 
         return run
 
-    _together([post(number) for number in range(5)])
+    at_once([post(number) for number in range(5)])
     assert count() == 5 * 3 * 30
     assert count("tailscale_nodes") == 35
-
-
-def _together(runs):
-    errors = []
-
-    def guarded(run):
-        try:
-            run()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(run,)) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
 
 
 class CutAfterCommit(Database):

@@ -1,7 +1,6 @@
 """What is new is rationed by sender and day; what is known is not."""
 
 import json
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +13,7 @@ from ringstats_ts.rejects import reject
 from ringstats_ts.storage import upkeep
 from ringstats_ts.storage.budget import Allowance, spend
 from ringstats_ts.storage.database import Database, Transaction
+from tests.threads import at_once
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 ALLOWED = Allowance(token_id=0, max_hosts=5, new_hosts=3, new_series=10)
@@ -126,7 +126,7 @@ def test_concurrent_senders_neither_overshoot_nor_wait_for_ever(database_uri, da
             " VALUES (gen_random_uuid(), 'x', now(), now())"
         )
 
-    _together([lambda number=number: run(number) for number in range(6)])
+    at_once([lambda number=number: run(number) for number in range(6)])
     assert database.run("SELECT count(*) FROM hosts") == [(10,)]
     assert sum(hosts for _, hosts, _ in spent()) == sum(series for _, _, series in spent()) == 10
     assert len(refused) == 6 * 8 - 10
@@ -177,20 +177,3 @@ def test_old_budgets_are_pruned(database, config, buy, spent):
     buy(replace(ALLOWED, token_id=7), at=NOW, series=1)
     upkeep.run_upkeep(database, config)
     assert spent() == [(7, 0, 1)]
-
-
-def _together(runs):
-    errors = []
-
-    def guarded(run):
-        try:
-            run()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(run,)) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
