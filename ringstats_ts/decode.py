@@ -23,7 +23,7 @@ from ringstats_ts.errors import (
     UnstorablePayload,
 )
 from ringstats_ts.limits import Limits, is_cut, refuse_beyond, refuse_long_integers, surely_within
-from ringstats_ts.model import JSON
+from ringstats_ts.model import JSON, Log
 
 GZIP_MAGIC = b"\x1f\x8b"
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
@@ -38,10 +38,11 @@ OBJECT_VALUES = 20
 class Document:
     """One JSON value of a body, and where it stood: the line of NDJSON or index of an array.
 
-    `text` and `error` are for those that are taken one by one (`separate_documents`).
+    A body that is a log is one document, its value the log. `text` and `error` are for those
+    that are taken one by one (`separate_documents`).
     """
 
-    value: JSON
+    value: JSON | Log
     line: int | None = None
     index: int | None = None
     text: bytes | None = None
@@ -76,6 +77,11 @@ def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
     if not member.eof:
         raise TruncatedPayload("The gzip data ends in the middle.", "Send the whole body again.")
     return bytes(out)
+
+
+def as_log(body: bytes, first_line: int = 1) -> Log:
+    """The body as a log, which it may be or not: its text without a byte order mark."""
+    return Log(_utf8(body), first_line)
 
 
 def documents(
@@ -279,7 +285,11 @@ def _complaint(text: bytes, error: orjson.JSONDecodeError) -> MalformedPayload:
         )
     if text.lstrip()[:1] not in (b"{", b"["):
         start = text.lstrip()[:60].decode(errors="replace")
-        return MalformedPayload(f"The body is not a JSON document; it begins with {start!r}.", line=1)
+        return MalformedPayload(
+            f"The body is neither JSON nor a log that is known; it begins with {start!r}.",
+            "Send it unchanged, with `curl --data-binary @-`; `tsstats sources` lists what is accepted.",
+            line=1,
+        )
     if is_cut(text):
         return TruncatedPayload(line=error.lineno)
     return MalformedPayload(

@@ -236,6 +236,16 @@ class OutcomeUnknown(StorageUnavailable):
     )
 
 
+class LostClientKey(StorageUnavailable):
+    """The logs in this database were stored with another client key."""
+
+    code = "lost-client-key"
+    hint = (
+        "Nothing was stored, since logs that are there already would be counted again. Use the first key: "
+        "the last line of TSSTATS_CLIENT_KEY, or of `client-key` in the TSSTATS_DATA of who came first."
+    )
+
+
 class UnsuitableDatabase(StorageError):
     """The database is not a TimescaleDB that ringstats-ts can use."""
 

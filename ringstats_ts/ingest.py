@@ -1,4 +1,8 @@
-"""The one way in: payload -> documents -> source -> batches -> one transaction -> receipts."""
+"""The one way in: payload -> documents -> source -> batches -> one transaction -> receipts.
+
+A log is one document, however long: its lines become events, and those that cannot be read are
+kept as rejects, each with its number.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,34 @@ from time import monotonic
 
 from ringstats_ts import sources
 from ringstats_ts.config import Config
-from ringstats_ts.decode import Document, documents, refuse_rounded, separate_documents
-from ringstats_ts.errors import PartlyRefused, PayloadError, Refusal, RingstatsError
+from ringstats_ts.decode import Document, as_log, documents, refuse_rounded, separate_documents
+from ringstats_ts.errors import (
+    BadParameter,
+    PartlyRefused,
+    PayloadError,
+    Refusal,
+    RingstatsError,
+    UnstorablePayload,
+)
 from ringstats_ts.identity import check_host, own_host
-from ringstats_ts.model import Batch, Context, Payload, Receipt, Source
+from ringstats_ts.lookups import EventIds, Lookups
+from ringstats_ts.model import BadLine, Batch, Context, Log, Payload, Receipt, Source
+from ringstats_ts.references import fingerprint, references
+from ringstats_ts.sources.secrets import redact
 from ringstats_ts.storage.budget import Allowance
+from ringstats_ts.storage.clientkey import check_client_key
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.receipts import Task, tasks
+from ringstats_ts.storage.rejects import sent_with
 from ringstats_ts.storage.store import RefusedTask, store
-from ringstats_ts.storage.window import FILE_DAYS, check_span, check_time
+from ringstats_ts.storage.window import FILE_DAYS, OLDEST_EVENT, check_span, check_time
+from ringstats_ts.words import counted
 
 Place = tuple[int, int]
 """The number of a payload and that of a document in it, from 0."""
+
+BAD_LINES = 10_000
+"""Most lines of one log that are kept as rejects; a log with more of them is refused as a whole."""
 
 REFUSED_TOGETHER = 3
 """So many payloads are left out of what is stored together before the others go in one by one."""
@@ -49,7 +69,7 @@ def ingest(
     found = _documents(payload, config)
     refusals = Refusals(found, go_on=payload.partial and len(found) > 1)
     try:
-        batches = _parsed(refusals, payload)
+        batches = _parsed(refusals, payload, config)
         bounded = not payload.backfill and now is None
         allowance = Allowance.of(payload.token, config) if bounded else None
         # One for all of it: each step with a deadline of its own could take as long again.
@@ -81,7 +101,7 @@ def parse(payload: Payload, config: Config) -> Parsed:
     PayloadError
     """
     found = _documents(payload, config)
-    batches = _parsed(Refusals(found, go_on=False), payload)
+    batches = _parsed(Refusals(found, go_on=False), payload, config)
     places = [replace(document, value=None) for document in found]
     return Parsed(replace(payload, body=b""), places, batches)
 
@@ -160,6 +180,9 @@ class Refusals:
 
 
 def _documents(payload: Payload, config: Config) -> list[Document]:
+    log = as_log(payload.body, payload.first_line)
+    if sources.detect_log(log) is not None:
+        return [Document(log)]
     return (separate_documents if payload.partial else documents)(
         payload.body,
         max_documents=config.max_lines,
@@ -170,33 +193,67 @@ def _documents(payload: Payload, config: Config) -> list[Document]:
     )
 
 
-def _parsed(refusals: Refusals, payload: Payload) -> dict[int, Batch]:
+def _parsed(refusals: Refusals, payload: Payload, config: Config) -> dict[int, Batch]:
     """The batches of the good documents, by number."""
     source = sources.by_name(payload.source) if payload.source else None
     batches = {}
     for number, document in enumerate(refusals.found):
         with refusals.of(number):
-            batches[number] = _apart(number, _parse_one(document, payload, source))
-    if not payload.partial:
+            batches[number] = _apart(number, _parse_one(document, payload, source, config))
+    if not payload.partial and not any(batch.is_log for batch in batches.values()):
         # Behind the sources, which name the field where it is one that they know.
         refuse_rounded(payload.body)
     return batches
 
 
-def _parse_one(document: Document, payload: Payload, source: Source | None) -> Batch:
+def _parse_one(document: Document, payload: Payload, source: Source | None, config: Config) -> Batch:
     if document.error is not None:
         raise document.error
-    context = Context(
+    if source is not None:
+        sources.check(source, document.value)
+    else:
+        source = sources.detect(document.value)
+    batch = source.parse(document.value, _context(document, payload, config))
+    batch = replace(batch, is_log=isinstance(document.value, Log))
+    if document.text is not None:
+        refuse_rounded(document.text)
+    return check_host(payload.token, _with_bad_lines(batch))
+
+
+def _context(document: Document, payload: Payload, config: Config) -> Context:
+    # What names no client needs no key, which would be made for it.
+    lookups = references(config) if isinstance(document.value, Log) else Lookups()
+    return Context(
         received_at=payload.received_at,
         host=payload.host or own_host(payload.token),
         time=payload.time,
         file_time=payload.file_time,
         sender=payload.sender,
+        origin=payload.origin,
+        earliest=OLDEST_EVENT,
+        latest=payload.received_at + config.future,
+        lookups=lookups,
+        event_ids=payload.event_ids or EventIds(lookups.event_key),
     )
-    batch = (source or sources.detect(document.value)).parse(document.value, context)
-    if document.text is not None:
-        refuse_rounded(document.text)
-    return check_host(payload.token, batch)
+
+
+def _with_bad_lines(batch: Batch) -> Batch:
+    """The batch with a warning of its bad lines.
+
+    Raises
+    ------
+    UnstorablePayload
+        where they are too many to be kept.
+    """
+    if not batch.bad_lines:
+        return batch
+    count, first = len(batch.bad_lines), batch.bad_lines[0]
+    told = (
+        f"{counted(count, 'line')} could not be stored, the first of them line {first.number}: {first.reason}"
+    )
+    if count > BAD_LINES:
+        raise UnstorablePayload(told, "Send a log of one kind, as it was written.", line=first.number)
+    return replace(batch, warnings=(*batch.warnings, f"{told} `tsstats rejects list` shows them."))
 
 
 def _apart(number: int, batch: Batch) -> Batch:
@@ -218,10 +275,26 @@ def _checked(
     good = {}
     for number, batch in batches.items():
         with refusals.of(number):
-            check_time(database, batch, future=config.future, past=past, now=now)
-            good[number] = batch
-    check_span(list(good.values()), max_days=FILE_DAYS if payload.backfill else config.max_days)
-    return tasks(good, key=payload.key, replace_rows=payload.replace)
+            _check_log(batch, payload, database, config)
+            limit = None if batch.is_log else past
+            check_time(database, batch, future=config.future, past=limit, now=now)
+            good[number] = replace(batch, bad_lines=tuple(map(_kept, batch.bad_lines)))
+    long = payload.backfill or any(batch.is_log for batch in good.values())
+    check_span(list(good.values()), max_days=FILE_DAYS if long else config.max_days)
+    sent = sent_with(payload, config)
+    return tasks(good, key=payload.key, replace_rows=payload.replace, sent=sent)
+
+
+def _kept(line: BadLine) -> BadLine:
+    """The line as it may be kept. One that is whole has its end again, to be told from one that was cut."""
+    return replace(line, text=redact(line.text if line.cut else line.text + b"\n"))
+
+
+def _check_log(batch: Batch, payload: Payload, database: Database, config: Config) -> None:
+    if batch.events and payload.replace:
+        raise BadParameter("Events are not replaced: each is stored once, and stays.", "Leave out `replace`.")
+    if batch.is_log:
+        check_client_key(database, fingerprint(references(config)))
 
 
 def _stored(

@@ -11,8 +11,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from ringstats_ts.lookups import EventIds, Lookups
+
 JSON = Any
 """A decoded JSON value: dict, list, str, int, float, bool or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A body that is a log: lines of text, or of JSON. One document, however many lines it has.
+
+    `text` is UTF-8 as far as its writer wrote UTF-8, without a byte order mark. `first_line`
+    is the number of its first line where it is a part of a file.
+    """
+
+    text: bytes
+    first_line: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +48,11 @@ class Payload:
     """A body as it was received, and what its sender said about it.
 
     `time` is what the sender named; `file_time` the file's mtime, where there is a
-    file. `sender` names the host when neither the sender nor the document does.
+    file. `sender` names the host when neither the sender nor the document does, and
+    `origin` that of a log: the machine that it came from, whatever its file is called.
     `token` is what it was sent with, if any. `partial`: the good documents of the body are
-    stored though others are refused. `backfill`: old samples are meant.
+    stored though others are refused. `backfill`: old samples are meant. `first_line` and
+    `event_ids` go on from the part before, where it is a part of a log.
     """
 
     body: bytes
@@ -48,20 +64,34 @@ class Payload:
     key: str | None = None
     replace: bool = False
     sender: str = "unknown"
+    origin: str = "unknown"
     token: Token | None = None
     partial: bool = False
     backfill: bool = False
+    first_line: int = 1
+    event_ids: EventIds | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a source may know beside the document. Every time is aware and in UTC."""
+    """What a source may know beside the document. Every time is aware and in UTC.
+
+    `sender` and `origin` as in `Payload`. An event of a log that is not from between `earliest`
+    and `latest` is a bad line: the clock was wrong, or the log is broken. `lookups` know of
+    clients and networks; `event_ids` gives the events of a log their ids, and is to be used for
+    one log only.
+    """
 
     received_at: datetime
     host: str | None = None
     time: datetime | None = None
     file_time: datetime | None = None
     sender: str = "unknown"
+    origin: str = "unknown"
+    earliest: datetime | None = None
+    latest: datetime | None = None
+    lookups: Lookups = field(default_factory=Lookups)
+    event_ids: EventIds = field(default_factory=EventIds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +139,39 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """Rows that have a time and a key of their own, stored once whichever document brings them.
+
+    `columns` has `time` and the other columns of the table's key; storage adds `host_id`
+    and `received_at` in front. What the table has already by its key is left as it is.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+
+    @property
+    def times(self) -> list[datetime]:
+        """The time of each row."""
+        place = self.columns.index("time")
+        return [row[place] for row in self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line of a log that cannot be stored, with its number and why. The others are.
+
+    `text` is without line end. `cut` says that the log ended before the line did, or what it
+    begins: more of the log may make it a good one.
+    """
+
+    number: int
+    text: bytes
+    reason: str
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What is true of a host, or of each of its entities, from this sample on.
 
@@ -131,9 +194,13 @@ class Changes:
 class Batch:
     """All that one document becomes; stored whole or not at all.
 
-    `time_known` is False where the sample time is merely the time of arrival.
-    `digest` is of the document's content, so that the same document is known again
-    whatever its spelling.
+    `time_known` is False where the sample time is merely the time of arrival. A batch
+    with `events` is of a log, or of what else brings times of its own: its `time` is that of
+    the newest of them, and it is known again by its content alone. `is_log`: it is a log,
+    whose events may be of any age. `digest` is of the
+    document's content, so that the same document is known again whatever its spelling.
+    `rollup` names the aggregates that its rows go into, as the table `policies` does; they
+    are the source's own unless it says otherwise.
     """
 
     source: str
@@ -146,11 +213,35 @@ class Batch:
     changes: tuple[Changes, ...] = ()
     drift: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    events: tuple[Events, ...] = ()
+    bad_lines: tuple[BadLine, ...] = ()
+    is_log: bool = False
+    rollup: str = ""
+
+    @property
+    def parts(self) -> tuple[Rows | Events, ...]:
+        """All of it that goes into hypertables."""
+        return (*self.rows, *self.events)
+
+    @property
+    def times(self) -> set[datetime]:
+        """Every time that a row of it has."""
+        return set().union(*(part.times for part in self.events)) if self.events else {self.time}
+
+    @property
+    def span(self) -> tuple[datetime, datetime]:
+        """The first and last of its times."""
+        times = self.times
+        return min(times), max(times)
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The answer for one document: what was committed, or found to be there already."""
+    """The answer for one document: what was committed, or found to be there already.
+
+    `rows` were stored of it, and so many `bad_lines` were not. `span` are the first and last
+    time of its rows, and `rollup` the aggregates that they go into.
+    """
 
     id: str
     source: str
@@ -159,6 +250,9 @@ class Receipt:
     rows: int
     duplicate: bool = False
     warnings: tuple[str, ...] = ()
+    bad_lines: int = 0
+    span: tuple[datetime, datetime] | None = None
+    rollup: str = ""
 
     def as_dict(self) -> dict[str, JSON]:
         return {
@@ -191,11 +285,15 @@ class Source(Protocol):
     def example(self) -> str:
         """A command that posts one."""
 
-    def detect(self, document: JSON) -> bool:
+    @property
+    def looks(self) -> str:
+        """What such a document is called when it was taken for something else."""
+
+    def detect(self, document: JSON | Log) -> bool:
         """Whether the document is of this format."""
 
-    def parse(self, document: JSON, context: Context) -> Batch:
-        """Turn the document into a batch.
+    def parse(self, document: JSON | Log, context: Context) -> Batch:
+        """Turn the document, which `detect` has found to be one, into a batch.
 
         Raises
         ------

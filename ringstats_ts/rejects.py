@@ -9,20 +9,18 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
+from ringstats_ts import sources
 from ringstats_ts.config import Config
 from ringstats_ts.errors import BadParameter, NotFound, PartlyRefused, PayloadError, Refusal, RingstatsError
 from ringstats_ts.identity import own_host
 from ringstats_ts.ingest import ingest
-from ringstats_ts.model import Payload, Receipt
-from ringstats_ts.sources.secrets import keepable, redact_text
+from ringstats_ts.model import Log, Payload, Receipt
+from ringstats_ts.sources.secrets import keepable, redact, redact_text
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.receipts import key_of
-from ringstats_ts.storage.rejects import Reject, add_reject, settle
+from ringstats_ts.storage.rejects import BAD_LINE, KEPT_BYTES, Reject, add_reject, settle
 
 logger = logging.getLogger(__name__)
-
-KEPT_BYTES = 1024 * 1024
-"""Largest refused body that is kept; of a larger one only the reason is."""
 
 DETAIL_LENGTH = 2000
 """What is kept of a message: it may quote the body."""
@@ -33,7 +31,7 @@ def reject(payload: Payload, error: PayloadError, database: Database, config: Co
 
     Where it is not, the log tells: the database is away, or there are too many rejects.
     """
-    body = keepable(payload.body) if len(payload.body) <= KEPT_BYTES else None
+    body = _keepable(payload.body) if len(payload.body) <= KEPT_BYTES else None
     payload = replace(payload, host=payload.host or own_host(payload.token))
     try:
         kept = add_reject(database, payload, reason=_reason(error), body=body, config=config)
@@ -97,7 +95,11 @@ def retry(
         receipts = ingest(payload, database, config, now=now)
     except PayloadError as error:
         stored = error.receipts if isinstance(error, PartlyRefused) else ()
-        settle(database, refused.reject_id, stored, now=now, reason=_reason(error))
+        reason = _reason(error)
+        if refused.reason == BAD_LINE:
+            # By which it is known when its log comes again.
+            reason |= {"reason": BAD_LINE, "line": refused.line}
+        settle(database, refused.reject_id, stored, now=now, reason=reason)
         raise
     settle(database, refused.reject_id, receipts, now=now)
     return receipts
@@ -109,7 +111,12 @@ def why_not_kept(refused: Reject) -> str | None:
         return None
     if refused.size_bytes > KEPT_BYTES:
         return f"it is {refused.size_bytes:,} bytes, and at most {KEPT_BYTES:,} are kept"
-    return "it is no JSON that could be read, so that secrets in it could not be blanked"
+    return "it is neither JSON nor a log that could be read, so that secrets in it could not be blanked"
+
+
+def _keepable(body: bytes) -> bytes | None:
+    """What may be kept of a body: JSON, whole or broken, and logs, without their secrets."""
+    return redact(body) if sources.detect_log(Log(body)) is not None else keepable(body)
 
 
 def _check(refused: Reject, *, told: bool) -> None:

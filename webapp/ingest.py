@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,6 +14,7 @@ from flask import Blueprint, Response, g, request
 
 from ringstats_ts import sources
 from ringstats_ts.errors import MalformedPayload, PartlyRefused, PayloadError, RingstatsError
+from ringstats_ts.identity import is_loopback
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload, Receipt, Token
 from ringstats_ts.rejects import reject, reject_each
@@ -84,6 +86,7 @@ def _stored(source: str | None, token: Token | None) -> list[Receipt]:
         received_at=datetime.now(UTC),
         source=source,
         sender=request.remote_addr or "unknown",
+        origin=_origin(request.remote_addr or "unknown"),
         token=token,
     )
     try:
@@ -104,13 +107,20 @@ def _stored(source: str | None, token: Token | None) -> list[Receipt]:
         raise refused from None
 
 
+def _origin(sender: str) -> str:
+    """The machine that sends: by loopback it is this one, which has a name."""
+    return socket.gethostname() if is_loopback(sender) else sender
+
+
 def _count(receipts: Sequence[Receipt]) -> None:
     """Note what became of documents and rows, for the metrics and the headers."""
     g.documents = Counter(
         (receipt.source, "duplicate" if receipt.duplicate else "stored", "") for receipt in receipts
     )
     g.stored_rows = Counter()
+    g.bad_lines = Counter()
     for receipt in receipts:
+        g.bad_lines[receipt.source] += receipt.bad_lines
         if not receipt.duplicate:
             g.stored_rows[receipt.source] += receipt.rows
     g.rows = sum(receipt.rows for receipt in receipts)

@@ -37,6 +37,12 @@ class Metrics:
             registry=registry,
         )
         self.rows = Counter("tsstats_rows", "Rows stored in hypertables.", ["source"], registry=registry)
+        self.bad_lines = Counter(
+            "tsstats_bad_lines",
+            "Lines of logs that could not be stored, and were kept as rejects.",
+            ["source"],
+            registry=registry,
+        )
         self.received = Counter(
             "tsstats_received_bytes", "Bytes of bodies received, as sent.", registry=registry
         )
@@ -156,6 +162,8 @@ def _count(response: Response) -> Response:
             ours.last_stored.set(time.time())
     for source, rows in g.get("stored_rows", {}).items():
         ours.rows.labels(_known_source(source)).inc(rows)
+    for source, lines in g.get("bad_lines", {}).items():
+        ours.bad_lines.labels(_known_source(source)).inc(lines)
     if g.get("error") in _codes(StorageError):
         ours.database_errors.labels(g.error).inc()
     return response

@@ -12,6 +12,7 @@ from flask import Flask, current_app
 
 from ringstats_ts.config import Config
 from ringstats_ts.errors import ConfigError, StorageError
+from ringstats_ts.references import references
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.overview import DayTraffic, Overview
 from webapp.admission import Admission
@@ -78,6 +79,9 @@ class Service:
         if config.database_uri is None:
             raise ConfigError("No database is named. Set DATABASE_URI, or start with `tsstats up`.")
         self.config = config
+        if config.places or config.networks or config.client_key:
+            # A file that cannot be used ends the start, not the first log.
+            references(config)
         self._uri = config.database_uri
         self._threads = threading.local()
         self.readiness: Cached[None] = Cached(READY_SECONDS)

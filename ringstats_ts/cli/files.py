@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,8 +24,9 @@ STANDARD_INPUT = "-"
 
 CHUNK = 64 * 1024
 
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".log", ".txt")
-"""Files that are taken from a folder, also with .gz behind."""
+WANTED = re.compile(r".+\.(json|jsonl|ndjson|txt|log([.-]\d+)?)|(.+-)?(tx|rx|access)log(-.+)?", re.IGNORECASE)
+"""Files that are taken from a folder, also with .gz behind: ringserver's logs have no suffix, and those
+that were rotated have a number or a day for one."""
 
 GROUP_FILES = 250
 GROUP_BYTES = 8 * 1024 * 1024
@@ -49,7 +51,7 @@ def _wanted(folder: str) -> Iterator[str]:
         for name in names:
             path = os.path.join(directory, name)  # noqa: PTH118 a Path for each takes longer than reading it
             plain = name.lower().removesuffix(".gz")
-            if plain.endswith(SUFFIXES) and not name.startswith(".") and os.path.isfile(path):  # noqa: PTH113
+            if WANTED.fullmatch(plain) and not name.startswith(".") and os.path.isfile(path):  # noqa: PTH113
                 yield path
 
 
@@ -84,9 +86,15 @@ def _parse_file(path: str, template: Payload, config: Config) -> Parsed | Payloa
         body, file_time = _read(path, config.max_document_bytes)
         sender = socket.gethostname() if path == STANDARD_INPUT else os.path.basename(path).split(".json")[0]  # noqa: PTH119
         now = datetime.now(UTC)
-        return parse(
-            replace(template, body=body, received_at=now, file_time=file_time, sender=sender), config
+        payload = replace(
+            template,
+            body=body,
+            received_at=now,
+            file_time=file_time,
+            sender=sender,
+            origin=socket.gethostname(),
         )
+        return parse(payload, config)
     except PayloadError as error:
         return error
 

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from ringstats_ts.cli.ahead import Group, parsed_groups
 from ringstats_ts.cli.errors import REFUSED, complain
 from ringstats_ts.cli.files import STANDARD_INPUT, find_files, grouped
+from ringstats_ts.cli.longlogs import is_long_log, parts
 from ringstats_ts.cli.options import (
     TIME,
     configured,
@@ -25,7 +26,7 @@ from ringstats_ts.cli.options import (
     progress_line,
 )
 from ringstats_ts.config import Config
-from ringstats_ts.errors import ConflictingPayload, PayloadError, StorageError
+from ringstats_ts.errors import ConflictingPayload, PayloadError, PayloadTooLarge, StorageError
 from ringstats_ts.ingest import Parsed, ingest_parsed
 from ringstats_ts.model import Payload, Receipt
 from ringstats_ts.sources import SOURCES
@@ -48,6 +49,7 @@ class Summary:
     stored: int = 0
     duplicates: int = 0
     rows: int = 0
+    bad_lines: int = 0
     refused: list[dict[str, str | int | None]] = field(default_factory=list)
     warnings: list[dict[str, str]] = field(default_factory=list)
 
@@ -57,6 +59,7 @@ class Summary:
         self.duplicates += sum(receipt.duplicate for receipt in receipts)
         self.stored = self.documents - self.duplicates
         self.rows += sum(receipt.rows for receipt in receipts if not receipt.duplicate)
+        self.bad_lines += sum(receipt.bad_lines for receipt in receipts)
         self.warnings += [
             {"path": path, "warning": w} for w in sorted({w for r in receipts for w in r.warnings})
         ]
@@ -109,7 +112,7 @@ def ingest(
     database_uri: str | None,
     data_dir: Path | None,
 ) -> None:
-    """Store saved files: documents, NDJSON, arrays, also gzipped.
+    """Store saved files: documents, NDJSON, arrays, logs, also gzipped.
 
     PATH is a file, a folder (its .json, .jsonl, .ndjson, .log and .txt files, also .gz),
     a pattern, or - for standard input. Each file is stored whole or not at all; the same
@@ -118,13 +121,14 @@ def ingest(
     \b
     tsstats ingest status.json
     tsstats ingest archive/ --host gateway
+    tsstats ingest /var/log/nginx/access.log* --host web-1
     tailscale status --json | tsstats ingest -
     """
     config = configured(database_uri, data_dir)
     files = list(find_files(paths))
     template = Payload(b"", datetime.now(UTC), source, host, at, replace=replace_rows, backfill=True)
     summary = Summary()
-    taken: list[tuple[str, datetime]] = []
+    new: list[Receipt] = []
     try:
         with (
             open_database(config) as database,
@@ -133,9 +137,9 @@ def ingest(
             with _progress(as_json) as progress:
                 bar = progress.add_task("Storing", total=len(files))
                 for group in groups:
-                    taken += _store(group, summary, database, config)
+                    new += _store(group, template, summary, database, config)
                     progress.advance(bar, len(group.paths))
-            _refresh(database, taken)
+            _refresh(database, new)
     finally:
         if summary.files:
             _report(summary, as_json=as_json)
@@ -143,20 +147,46 @@ def ingest(
         ctx.exit(REFUSED)
 
 
-def _store(group: Group, summary: Summary, database: Database, config: Config) -> list[tuple[str, datetime]]:
-    """Store the files of a group; source and time of each sample that is new."""
+def _store(
+    group: Group, template: Payload, summary: Summary, database: Database, config: Config
+) -> list[Receipt]:
+    """Store the files of a group; the receipts of what is new."""
     whole = [one for one in group.parsed if isinstance(one, Parsed)]
     stored = iter(ingest_parsed(whole, database, config))
-    taken = []
+    new: list[Receipt] = []
     for path, one in zip(group.paths, group.parsed, strict=True):
+        if isinstance(one, PayloadTooLarge) and path != STANDARD_INPUT and is_long_log(path):
+            new += _store_parts(path, template, summary, database, config)
+            continue
         outcome = next(stored) if isinstance(one, Parsed) else one
         if isinstance(outcome, PayloadError):
             by_mtime = isinstance(one, Parsed) and one.payload.time is None and path != STANDARD_INPUT
             summary.refuse(path, outcome, by_mtime=by_mtime)
         else:
             summary.count(path, outcome)
-            taken += [(receipt.source, receipt.time) for receipt in outcome if not receipt.duplicate]
-    return taken
+            new += [receipt for receipt in outcome if not receipt.duplicate]
+    return new
+
+
+def _store_parts(
+    path: str, template: Payload, summary: Summary, database: Database, config: Config
+) -> list[Receipt]:
+    """Store a long log part by part; what is stored stays where a later part is refused."""
+    receipts: list[Receipt] = []
+    try:
+        for part in parts(path, template, config):
+            (outcome,) = ingest_parsed([part], database, config)
+            if isinstance(outcome, PayloadError):
+                raise outcome
+            receipts += outcome
+    except PayloadError as error:
+        if receipts:
+            rows = sum(receipt.rows for receipt in receipts)
+            error.message += f" {counted(rows, 'row')} of what stands before it are stored."
+        summary.refuse(path, error, by_mtime=False)
+    else:
+        summary.count(path, receipts)
+    return [receipt for receipt in receipts if not receipt.duplicate]
 
 
 def _progress(as_json: bool) -> Progress:
@@ -164,14 +194,14 @@ def _progress(as_json: bool) -> Progress:
     return Progress(console=console, transient=True, disable=as_json or not console.is_terminal)
 
 
-def _refresh(database: Database, taken: list[tuple[str, datetime]]) -> None:
+def _refresh(database: Database, new: Sequence[Receipt]) -> None:
     """Bring the continuous aggregates up to date with what was just stored.
 
     What cannot be refreshed now, because a policy is at it, is noted and follows.
     """
     progress_line("Refreshing the aggregates ...")
     try:
-        refresh_since(database, taken)
+        refresh_since(database, new)
     except StorageError as error:
         click.echo(f"Warning: all is stored, but the aggregates follow later: {error.message}", err=True)
 

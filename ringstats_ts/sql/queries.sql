@@ -289,6 +289,22 @@ SET
 FROM applied AS v
 WHERE n.node_id = v.node_id;
 
+-- Sources: host, pattoo, json
+
+-- name: find_series
+SELECT s.source, s.name, s.labels_key, s.series_id
+FROM jsonb_array_elements(%(keys)s) AS k (key)
+INNER JOIN series AS s ON s.source = k.key ->> 0 AND s.name = k.key ->> 1 AND s.labels_key = k.key ->> 2;
+
+-- name: add_series
+-- The kind is not in the key: the first document tells it.
+INSERT INTO series (source, name, labels_key, labels, kind, unit, first_seen)
+SELECT r.key ->> 0, r.key ->> 1, r.key ->> 2, (r.key ->> 2)::jsonb, r.kind, r.unit, %(time)s
+FROM jsonb_to_recordset(%(rows)s) AS r (key jsonb, kind text, unit text)
+ORDER BY 1, 2, 3
+ON CONFLICT (source, name, labels_key) DO NOTHING
+RETURNING source, name, labels_key, series_id;
+
 -- Schema, policies and upkeep
 
 -- name: server
@@ -708,6 +724,458 @@ FROM (
 ) AS page
 ORDER BY page.host_id, page.time;
 
+-- name: export_hosts_ringserver
+-- Ringservers: those of that name or identity, or all.
+SELECT
+    host_id,
+    name
+FROM hosts
+WHERE
+    (%(host)s::text IS NULL OR name = %(host)s OR identity = %(host)s)
+    AND (
+        EXISTS (SELECT FROM ringserver_sessions WHERE ringserver_sessions.host_id = hosts.host_id)
+        OR EXISTS (SELECT FROM ringserver_access WHERE ringserver_access.host_id = hosts.host_id)
+    )
+ORDER BY host_id;
+
+-- name: export_ringserver_transfers
+-- A page of transfers after a key, as export_tailscale_peers. In the order of the primary key.
+SELECT
+    page.host_id,
+    hosts.name AS reporter,
+    page.time,
+    page.received_at,
+    page.transfer_id,
+    page.stream_id,
+    page.network,
+    page.station,
+    page.location,
+    page.channel,
+    page.label,
+    page.format,
+    page.extended_network,
+    page.direction,
+    page.bytes,
+    page.packets,
+    page.connect_time,
+    page.client,
+    page.agent,
+    page.country,
+    page.city,
+    page.latitude,
+    page.longitude,
+    page.geohash
+FROM (
+    SELECT *
+    FROM ringserver_transfers
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer[])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (
+                host_id >= %(after_host_id)s::integer
+                AND (host_id > %(after_host_id)s::integer OR time >= %(after_time)s::timestamptz)
+                AND (host_id, time, transfer_id, stream_id)
+                > (
+                    %(after_host_id)s::integer,
+                    %(after_time)s::timestamptz,
+                    %(after_transfer_id)s::bigint,
+                    %(after_stream_id)s::text
+                )
+            )
+        )
+    ORDER BY host_id, time, transfer_id, stream_id
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+ORDER BY page.host_id, page.time, page.transfer_id, page.stream_id;
+
+-- name: export_ringserver_sessions
+-- A page of sessions after a key.
+SELECT
+    page.host_id,
+    hosts.name AS reporter,
+    page.time,
+    page.received_at,
+    page.transfer_id,
+    page.direction,
+    page.start_time,
+    page.connect_time,
+    page.client,
+    page.client_name,
+    page.agent,
+    page.protocol,
+    page.protocol_version,
+    page.tls,
+    page.websocket,
+    page.server_port,
+    page.auth_method,
+    page.username,
+    page.service,
+    page.service_version,
+    page.streams,
+    page.bytes,
+    page.packets,
+    page.total_bytes,
+    page.country,
+    page.city,
+    page.latitude,
+    page.longitude,
+    page.geohash,
+    page.attribute_id
+FROM (
+    SELECT *
+    FROM ringserver_sessions
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer[])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (
+                host_id >= %(after_host_id)s::integer
+                AND (host_id > %(after_host_id)s::integer OR time >= %(after_time)s::timestamptz)
+                AND (host_id, time, transfer_id)
+                > (%(after_host_id)s::integer, %(after_time)s::timestamptz, %(after_transfer_id)s::bigint)
+            )
+        )
+    ORDER BY host_id, time, transfer_id
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+ORDER BY page.host_id, page.time, page.transfer_id;
+
+-- name: export_ringserver_access
+-- A page of the access log after a key.
+SELECT
+    page.host_id,
+    hosts.name AS reporter,
+    page.time,
+    page.received_at,
+    page.event_id,
+    page.event,
+    page.command,
+    page.detail,
+    page.match,
+    page.reject,
+    page.connect_time,
+    page.client,
+    page.client_name,
+    page.agent,
+    page.protocol,
+    page.protocol_version,
+    page.tls,
+    page.websocket,
+    page.server_port,
+    page.auth_method,
+    page.username,
+    page.service,
+    page.service_version,
+    page.attribute_id
+FROM (
+    SELECT *
+    FROM ringserver_access
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer[])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (
+                host_id >= %(after_host_id)s::integer
+                AND (host_id > %(after_host_id)s::integer OR time >= %(after_time)s::timestamptz)
+                AND (host_id, time, event_id)
+                > (%(after_host_id)s::integer, %(after_time)s::timestamptz, %(after_event_id)s::bigint)
+            )
+        )
+    ORDER BY host_id, time, event_id
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+ORDER BY page.host_id, page.time, page.event_id;
+
+-- name: export_hosts_accesslog
+-- Hosts that sent access logs: those of that name or identity, or all.
+SELECT
+    host_id,
+    name
+FROM hosts
+WHERE
+    (%(host)s::text IS NULL OR name = %(host)s OR identity = %(host)s)
+    AND EXISTS (SELECT FROM http_requests WHERE http_requests.host_id = hosts.host_id)
+ORDER BY host_id;
+
+-- name: export_http_requests
+-- A page of requests after a key. The conditions on single columns of the key let TimescaleDB
+-- skip compressed batches; the comparison of rows alone would decompress the chunk for each page.
+SELECT
+    page.host_id,
+    hosts.name AS reporter,
+    page.time,
+    page.received_at,
+    page.request_id,
+    page.client,
+    page.country,
+    page.city,
+    page.ident,
+    page.username,
+    page.virtual_host,
+    page.method,
+    page.path,
+    page.query,
+    page.protocol,
+    page.section,
+    page.request,
+    page.status,
+    page.bytes,
+    page.referer,
+    page.agent,
+    page.rest
+FROM (
+    SELECT *
+    FROM http_requests
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer[])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (
+                host_id >= %(after_host_id)s::integer
+                AND (host_id > %(after_host_id)s::integer OR time >= %(after_time)s::timestamptz)
+                AND (host_id, time, request_id)
+                > (%(after_host_id)s::integer, %(after_time)s::timestamptz, %(after_request_id)s::bigint)
+            )
+        )
+    ORDER BY host_id, time, request_id
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+ORDER BY page.host_id, page.time, page.request_id;
+
+-- name: export_hosts_devices
+-- Hosts with listings of devices, whoever wrote them: those of that name or identity, or all. The two
+-- sources share their tables, so an export of one must not take the place of the other's files.
+SELECT
+    host_id,
+    name
+FROM hosts
+WHERE
+    (%(host)s::text IS NULL OR name = %(host)s OR identity = %(host)s)
+    AND EXISTS (SELECT FROM tailscale_device_lists WHERE tailscale_device_lists.host_id = hosts.host_id)
+ORDER BY host_id;
+
+-- name: export_hosts_headscale
+-- As export_hosts_devices.
+SELECT
+    host_id,
+    name
+FROM hosts
+WHERE
+    (%(host)s::text IS NULL OR name = %(host)s OR identity = %(host)s)
+    AND EXISTS (SELECT FROM tailscale_device_lists WHERE tailscale_device_lists.host_id = hosts.host_id)
+ORDER BY host_id;
+
+-- name: export_tailscale_devices
+-- A page of devices after a key, as export_tailscale_peers. In the order of the primary key.
+SELECT
+    page.host_id,
+    hosts.name AS host,
+    hosts.tailnet,
+    page.time,
+    page.received_at,
+    page.device_id,
+    page.kind,
+    page.node_id,
+    node.name AS node,
+    page.name,
+    page.hostname,
+    page.user_name,
+    page.os,
+    page.client_version,
+    page.update_available,
+    page.connected,
+    page.last_seen,
+    page.created,
+    page.expires,
+    page.key_expiry_disabled,
+    page.authorized,
+    page.external,
+    page.ephemeral,
+    page.blocks_incoming,
+    page.ssh_enabled,
+    page.addresses,
+    page.tags,
+    page.advertised_routes,
+    page.enabled_routes,
+    page.derp,
+    page.latency_seconds,
+    page.multiple_connections,
+    page.node_key,
+    page.machine_key,
+    page.tailnet_lock_error,
+    page.attribute_id
+FROM (
+    SELECT *
+    FROM tailscale_devices
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer[])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (
+                host_id >= %(after_host_id)s::integer
+                AND (host_id > %(after_host_id)s::integer OR time >= %(after_time)s::timestamptz)
+                AND (host_id, time, device_id)
+                > (%(after_host_id)s::integer, %(after_time)s::timestamptz, %(after_device_id)s::text)
+            )
+        )
+    ORDER BY host_id, time, device_id
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+LEFT JOIN tailscale_nodes AS node USING (node_id)
+ORDER BY page.host_id, page.time, page.device_id;
+
+-- name: export_tailscale_device_lists
+-- A page of listings after a key.
+SELECT
+    page.host_id,
+    hosts.name AS host,
+    hosts.tailnet,
+    page.time,
+    page.received_at,
+    page.kind,
+    page.devices,
+    page.connected,
+    page.external,
+    page.attribute_id
+FROM (
+    SELECT *
+    FROM tailscale_device_lists
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer[])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (host_id, time, kind)
+            > (%(after_host_id)s::integer, %(after_time)s::timestamptz, %(after_kind)s::text)
+        )
+    ORDER BY host_id, time, kind
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+ORDER BY page.host_id, page.time, page.kind;
+
+-- name: export_hosts_host
+-- Hosts that sent status documents of our own kind: those of that name or identity, or all.
+SELECT
+    host_id,
+    name
+FROM hosts
+WHERE
+    (%(host)s::text IS NULL OR name = %(host)s OR identity = %(host)s)
+    AND EXISTS (SELECT FROM documents WHERE documents.host_id = hosts.host_id AND documents.source = 'host')
+ORDER BY host_id;
+
+-- name: export_hosts_pattoo
+-- Hosts that pattoo agents reported: those of that name or identity, or all.
+SELECT
+    host_id,
+    name
+FROM hosts
+WHERE
+    (%(host)s::text IS NULL OR name = %(host)s OR identity = %(host)s)
+    AND EXISTS (SELECT FROM documents WHERE documents.host_id = hosts.host_id AND documents.source = 'pattoo')
+ORDER BY host_id;
+
+-- name: export_hosts_json
+-- Hosts that sent other JSON objects: those of that name or identity, or all.
+SELECT
+    host_id,
+    name
+FROM hosts
+WHERE
+    (%(host)s::text IS NULL OR name = %(host)s OR identity = %(host)s)
+    AND EXISTS (SELECT FROM documents WHERE documents.host_id = hosts.host_id AND documents.source = 'json')
+ORDER BY host_id;
+
+-- name: export_samples
+-- A page of samples after a key, as that of peers. A double precision holds 15 digits, a bigint
+-- whole numbers of 64 bits: one of the two is exact but for what neither holds.
+SELECT
+    page.host_id,
+    hosts.name AS reporter,
+    page.series_id,
+    page.source,
+    series.name,
+    series.labels::text AS labels,
+    series.kind,
+    series.unit,
+    page.time,
+    page.received_at,
+    page.value::double precision AS value,
+    CASE
+        WHEN page.value = trunc(page.value) AND page.value BETWEEN -9223372036854775808 AND 9223372036854775807
+            THEN page.value::bigint
+    END AS integer
+FROM (
+    SELECT *
+    FROM samples
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer[])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (
+                host_id >= %(after_host_id)s::integer
+                AND (host_id > %(after_host_id)s::integer OR series_id >= %(after_series_id)s::integer)
+                AND (host_id, series_id, time)
+                > (%(after_host_id)s::integer, %(after_series_id)s::integer, %(after_time)s::timestamptz)
+            )
+        )
+    ORDER BY host_id, series_id, time
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+LEFT JOIN series USING (series_id)
+ORDER BY page.host_id, page.series_id, page.time;
+
+-- name: export_documents
+SELECT
+    page.host_id,
+    hosts.name AS reporter,
+    page.time,
+    page.received_at,
+    page.source,
+    page.samples,
+    page.attribute_id
+FROM (
+    SELECT *
+    FROM documents
+    WHERE
+        time >= %(since)s::timestamptz
+        AND time < %(until)s::timestamptz
+        AND host_id = ANY(%(host_ids)s::integer[])
+        AND (
+            %(after_host_id)s::integer IS NULL
+            OR (
+                host_id >= %(after_host_id)s::integer
+                AND (host_id, time, source)
+                > (%(after_host_id)s::integer, %(after_time)s::timestamptz, %(after_source)s::text)
+            )
+        )
+    ORDER BY host_id, time, source
+    LIMIT %(page)s
+) AS page
+LEFT JOIN hosts USING (host_id)
+ORDER BY page.host_id, page.time, page.source;
+
 -- name: overview_hosts
 SELECT
     count(*),
@@ -824,6 +1292,19 @@ UNION ALL
     ORDER BY sum(rx_bytes) + sum(tx_bytes) DESC, peer, node_id
     LIMIT %(shown)s
 );
+
+-- name: client_keys
+-- The fingerprint of the key that ids of events are made with; the first that comes is kept.
+WITH first AS (
+    INSERT INTO client_keys (fingerprint)
+    VALUES (%(fingerprint)s)
+    ON CONFLICT (single) DO NOTHING
+    RETURNING fingerprint
+)
+
+SELECT fingerprint FROM first
+UNION ALL
+SELECT fingerprint FROM client_keys;
 
 -- name: check_writable
 -- Fails where the tables are missing, read-only or not ours to write; the message is
@@ -1005,21 +1486,65 @@ WITH room AS (
 )
 
 INSERT INTO rejects (
-    received_at, source, host, time, key, replace, partial, sender, token_id,
+    received_at, source, host, time, key, replace, partial, sender, origin, token_id,
     reason, detail, pointer, line, size_bytes, payload
 )
 SELECT
-    %(received_at)s, %(source)s, %(host)s, %(time)s, %(key)s, %(replace)s, %(partial)s, %(sender)s, %(token_id)s,
+    %(received_at)s, %(source)s, %(host)s, %(time)s, %(key)s, %(replace)s, %(partial)s, %(sender)s, %(origin)s,
+    %(token_id)s,
     %(reason)s, %(detail)s, %(pointer)s, %(line)s, %(size_bytes)s, %(payload)s
 FROM room
 RETURNING reject_id;
+
+-- name: add_bad_lines
+-- Those that are kept already are left out: the log came before, and has grown. How many were not,
+-- and how many of these were kept.
+WITH fresh AS (
+    SELECT l.*
+    FROM unnest(%(lines)s::integer[], %(details)s::text[], %(sizes)s::bigint[], %(payloads)s::bytea[])
+        AS l (line, detail, size_bytes, payload)
+    WHERE NOT EXISTS (
+        SELECT
+        FROM rejects AS r
+        WHERE
+            r.reason = 'bad-line' AND r.source = %(source)s AND r.line = l.line
+            AND r.host IS NOT DISTINCT FROM %(host)s AND r.payload IS NOT DISTINCT FROM l.payload
+    )
+),
+
+room AS (
+    INSERT INTO rejects_kept AS kept (rejects, bytes)
+    SELECT count(*), coalesce(sum(octet_length(payload)), 0)
+    FROM fresh
+    ON CONFLICT (total) DO UPDATE
+    SET rejects = kept.rejects + excluded.rejects, bytes = kept.bytes + excluded.bytes
+    WHERE kept.rejects < %(max_rejects)s AND kept.bytes < %(max_bytes)s
+    RETURNING total
+),
+
+added AS (
+    INSERT INTO rejects (
+        received_at, source, host, time, replace, partial, sender, origin, token_id,
+        reason, detail, line, size_bytes, payload
+    )
+    SELECT
+        %(received_at)s, %(source)s, %(host)s, %(time)s, %(replace)s, %(partial)s, %(sender)s, %(origin)s,
+        %(token_id)s,
+        'bad-line', f.detail, f.line, f.size_bytes, f.payload
+    FROM room
+    CROSS JOIN fresh AS f
+    ORDER BY f.line
+    RETURNING reject_id
+)
+
+SELECT (SELECT count(*) FROM fresh), (SELECT count(*) FROM added);
 
 -- name: list_rejects
 -- The length of a payload is known without reading it.
 SELECT
     r.reject_id, r.reason, r.detail, r.pointer, r.line, r.size_bytes, octet_length(r.payload),
     r.retries, r.retried_at,
-    r.received_at, r.source, r.host, r.time, r.key, r.replace, r.partial, r.sender,
+    r.received_at, r.source, r.host, r.time, r.key, r.replace, r.partial, r.sender, r.origin,
     r.token_id, t.key_id, t.hosts, t.scopes
 FROM rejects AS r
 LEFT JOIN tokens AS t USING (token_id)
@@ -1033,7 +1558,7 @@ ORDER BY r.received_at, r.reject_id;
 SELECT
     r.reject_id, r.reason, r.detail, r.pointer, r.line, r.size_bytes, octet_length(r.payload),
     r.retries, r.retried_at,
-    r.received_at, r.source, r.host, r.time, r.key, r.replace, r.partial, r.sender,
+    r.received_at, r.source, r.host, r.time, r.key, r.replace, r.partial, r.sender, r.origin,
     r.token_id, t.key_id, t.hosts, t.scopes,
     r.payload
 FROM rejects AS r

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from types import NoneType
 from typing import Any
 
@@ -77,6 +78,7 @@ _FORMATS: dict[type, Callable[[Any], str]] = {
     bool: lambda value: "t" if value else "f",
     int: str,
     float: repr,
+    Decimal: str,
     str: str,
     bytes: _bytes,
     datetime: datetime.isoformat,

@@ -33,7 +33,8 @@ COPY_BYTES = 256 * 1024
 class Memory:
     """What was read from this database and does not change: ids by natural key, retention.
 
-    `entities` are by dimension, `attributes` by digest.
+    `entities` are by dimension, `attributes` by digest. `client_key` is the fingerprint of the
+    key that its logs are stored with.
 
     It is dropped with the connection, since another database may answer the next one.
     """
@@ -41,6 +42,7 @@ class Memory:
     entities: dict[str, dict[tuple[str, ...], int]] = field(default_factory=dict)
     attributes: dict[bytes, int] = field(default_factory=dict)
     horizons: dict[str, tuple[timedelta | None, datetime]] = field(default_factory=dict)
+    client_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +276,24 @@ class Transaction:
         sql = f"COPY {quote(table)} ({_names(columns)}) FROM STDIN"
         with self._translated():
             self._cursor.copy_expert(sql, content, COPY_BYTES)
+
+    def copy_new(self, table: str, columns: Sequence[str], text: str) -> int:
+        """COPY rows, but leave out those whose key the table has already; how many were new.
+
+        They go through a temporary table, which stays as long as the connection.
+        """
+        staged = f"new_{table}"
+        like = f"{quote(staged)} (LIKE {quote(table)})"
+        self.query(f"CREATE TEMPORARY TABLE IF NOT EXISTS {like} ON COMMIT DELETE ROWS")
+        self.copy(staged, columns, text)
+        names = _names(columns)
+        self.query(
+            f"INSERT INTO {quote(table)} ({names}) SELECT {names} FROM pg_temp.{quote(staged)}"
+            " ON CONFLICT DO NOTHING"
+        )
+        added = self._cursor.rowcount
+        self.query(f"DELETE FROM pg_temp.{quote(staged)}")
+        return added
 
     def flush(self) -> None:
         """Send what waits: its errors are raised here."""

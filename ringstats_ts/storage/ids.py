@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ringstats_ts.model import Attributes, Batch, Entity, Rows
+from ringstats_ts.model import Attributes, Batch, Entity, Events, Rows
 from ringstats_ts.storage.database import Memory, Transaction
 
 REMEMBERED = 50_000
@@ -38,7 +38,7 @@ class Ids:
     def resolve(self, batches: Sequence[Batch]) -> None:
         """Find or make every id that the batches' rows mention, and the entities of their changes."""
         self._make_room()
-        self._columns = {id(part): _apart(part) for batch in batches for part in batch.rows}
+        self._columns = {id(part): _apart(part) for batch in batches for part in batch.parts}
         entities, attributes = self._unknown(batches)
         for dimension in sorted(entities):
             self._resolve_entities(dimension, entities[dimension], batches[0])
@@ -52,7 +52,7 @@ class Ids:
         for dimension in sorted(entities):
             self._resolve_entities(dimension, entities[dimension], batch)
 
-    def columns(self, part: Rows) -> list[Sequence[Any]]:
+    def columns(self, part: Rows | Events) -> list[Sequence[Any]]:
         """The columns of the rows, which were resolved, as they are stored: ids in place of names."""
         return [self._stored(kind, cells) for kind, cells in self._columns[id(part)]]
 
@@ -146,7 +146,7 @@ class Ids:
             known |= {bytes(digest): attribute_id for digest, attribute_id in found}
 
 
-def _apart(part: Rows) -> list[Column]:
+def _apart(part: Rows | Events) -> list[Column]:
     """The columns of the rows, each with the kind of its cells: beside None it holds one."""
     return [
         (type(next((cell for cell in column if cell is not None), None)), column)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,31 +14,36 @@ from ringstats_ts.model import Batch, Receipt
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A batch to be stored, and how to know it again."""
+    """A batch to be stored, and how to know it again. `sent` is what is kept with its bad lines."""
 
     batch: Batch
     receipt_id: str
     key: str | None = None
     replace: bool = False
+    sent: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def live(self) -> bool:
         """Whether nothing but its content tells this document from another one."""
-        return self.key is None and not self.batch.time_known
+        return self.key is None and not self.batch.time_known and not self.batch.events
 
     @property
     def receipt_key(self) -> str:
         if self.key is not None:
             return f"key:{self.key}"
+        if self.batch.events:
+            return f"content:{self.batch.digest.hex()}"
         if self.batch.time_known:
             return f"time:{self.batch.time.isoformat()}"
         return f"live:{self.receipt_id}"
 
 
-def tasks(batches: Mapping[int, Batch], *, key: str | None, replace_rows: bool) -> dict[int, Task]:
+def tasks(
+    batches: Mapping[int, Batch], *, key: str | None, replace_rows: bool, sent: Mapping[str, Any]
+) -> dict[int, Task]:
     """Give each batch of one body, by its number from 0, its receipt id and its share of the body's key."""
     return {
-        number: Task(batch, str(uuid.uuid4()), key_of(key, number), replace_rows)
+        number: Task(batch, str(uuid.uuid4()), key_of(key, number), replace_rows, sent)
         for number, batch in batches.items()
     }
 
@@ -95,4 +100,7 @@ def receipt(task: Task, at: datetime, row_count: int, *, duplicate: bool) -> Rec
         rows=row_count,
         duplicate=duplicate,
         warnings=batch.warnings,
+        bad_lines=0 if duplicate else len(batch.bad_lines),
+        span=batch.span if batch.events else (at, at),
+        rollup=batch.rollup or batch.source,
     )

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+from ringstats_ts.model import Receipt
 from ringstats_ts.storage import policies
 from ringstats_ts.storage.database import Database, quote
 
@@ -57,17 +58,18 @@ def refresh_late(database: Database) -> int:
     return done
 
 
-def refresh_since(database: Database, taken: Iterable[tuple[str, datetime]]) -> None:
-    """Refresh what these samples, each a source and a time, went into.
+def refresh_since(database: Database, receipts: Iterable[Receipt]) -> None:
+    """Refresh what these documents went into.
 
     For a loader, whose reader wants to see at once what was loaded.
     """
-    by_source: defaultdict[str, list[Window]] = defaultdict(list)
-    for source, time in taken:
-        by_source[source].append((time, time))
-    for source, windows in by_source.items():
+    by_rollup: defaultdict[str, list[Window]] = defaultdict(list)
+    for receipt in receipts:
+        if receipt.span is not None:
+            by_rollup[receipt.rollup].append(receipt.span)
+    for rollup, windows in by_rollup.items():
         for since, until in merged(windows):
-            database.rows("add_late_window", {"source": source, "since": since, "until": until})
+            database.rows("add_late_window", {"source": rollup, "since": since, "until": until})
     refresh_late(database)
 
 

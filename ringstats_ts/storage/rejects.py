@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ringstats_ts.config import Config
 from ringstats_ts.errors import NotFound
-from ringstats_ts.model import Payload, Receipt, Token
-from ringstats_ts.storage.database import Database
+from ringstats_ts.model import Batch, Payload, Receipt, Token
+from ringstats_ts.storage.database import Database, Transaction
 from ringstats_ts.storage.refresh import LATE
+from ringstats_ts.words import counted
 
 logger = logging.getLogger(__name__)
+
+KEPT_BYTES = 1024 * 1024
+"""Largest refused body that is kept; of a larger one only the reason is."""
+
+BAD_LINE = "bad-line"
+"""The reason of a line of a log whose others are stored."""
 
 OVERFLOW = 2
 """So many times what is configured is taken between two rounds of upkeep; what comes then is not kept."""
@@ -43,24 +50,49 @@ def add_reject(
     database: Database, payload: Payload, *, reason: dict[str, Any], body: bytes | None, config: Config
 ) -> bool:
     """Keep a refused payload with `body` as it may be kept; False where there is no room."""
-    token = payload.token
     kept = {
+        "key": payload.key,
+        "size_bytes": len(payload.body),
+        "payload": body,
+        "kept_bytes": len(body or b""),
+    }
+    return bool(database.rows("add_reject", sent_with(payload, config) | kept | reason))
+
+
+def sent_with(payload: Payload, config: Config) -> dict[str, Any]:
+    """What is kept of how a payload came, and how much may be kept."""
+    return {
         "received_at": payload.received_at,
         "source": payload.source,
         "host": payload.host,
         "time": payload.time,
-        "key": payload.key,
         "replace": payload.replace,
         "partial": payload.partial,
         "sender": payload.sender,
-        "token_id": token and token.token_id,
-        "size_bytes": len(payload.body),
-        "payload": body,
-        "kept_bytes": len(body or b""),
+        "origin": payload.origin,
+        "token_id": payload.token and payload.token.token_id,
         "max_bytes": OVERFLOW * config.rejects_keep_bytes,
         "max_rejects": OVERFLOW * config.rejects_keep_count,
     }
-    return bool(database.rows("add_reject", kept | reason))
+
+
+def keep_bad_lines(transaction: Transaction, batch: Batch, sent: Mapping[str, Any]) -> None:
+    """Keep the lines of a log that could not be stored, each as a payload of its own.
+
+    Those that are kept already, because the log came before and has grown since, are not again.
+    """
+    lines = batch.bad_lines
+    texts = [line.text for line in lines]
+    params = dict(sent) | {
+        "source": batch.source,
+        "lines": [line.number for line in lines],
+        "details": [line.reason for line in lines],
+        "sizes": list(map(len, texts)),
+        "payloads": [text if len(text) <= KEPT_BYTES else None for text in texts],
+    }
+    ((fresh, kept),) = transaction.rows("add_bad_lines", params)
+    if kept < fresh:
+        logger.warning("%s of a log were not kept: there are too many rejects.", counted(fresh, "bad line"))
 
 
 def list_rejects(
@@ -109,8 +141,9 @@ def settle(
     """
     with database.transaction() as transaction:
         for receipt in receipts:
-            if receipt.time < now - LATE:
-                window = {"source": receipt.source, "since": receipt.time, "until": receipt.time}
+            since, until = receipt.span or (receipt.time, receipt.time)
+            if since < now - LATE:
+                window = {"source": receipt.rollup or receipt.source, "since": since, "until": until}
                 transaction.rows("add_late_window", window)
         if reason is None:
             transaction.rows("drop_rejects", {"reject_ids": [reject_id]})
@@ -137,7 +170,7 @@ def prune_rejects(database: Database, config: Config) -> bool:
 
 
 def _reject(row: Sequence[Any], body: bytes = b"") -> Reject:
-    why, sent, (token_id, key_id, hosts, scopes) = row[:9], row[9:17], row[17:]
+    why, sent, (token_id, key_id, hosts, scopes) = row[:9], row[9:18], row[18:]
     token = None if token_id is None else Token(token_id, key_id or "", hosts or "", frozenset(scopes or ()))
     return Reject(_payload(body, token, *sent), *why)
 
@@ -153,6 +186,7 @@ def _payload(
     replace: bool,
     partial: bool,
     sender: str,
+    origin: str | None,
 ) -> Payload:
     return Payload(
         body=body,
@@ -163,6 +197,7 @@ def _payload(
         key=key,
         replace=replace,
         sender=sender,
+        origin=origin or sender,
         token=token,
         partial=partial,
     )

@@ -35,12 +35,16 @@ class Reporter:
 
 @dataclass(slots=True)
 class Item:
-    """A task with its number in the body, its host, and its receipt where it was stored before."""
+    """A task with its number in the body, its host, and its receipt where it was stored before.
+
+    `added` is how many of its events were new.
+    """
 
     number: int
     task: Task
     reporter: Reporter
     receipt: Receipt | None
+    added: int = 0
 
     @property
     def late(self) -> bool:

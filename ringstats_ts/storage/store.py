@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ringstats_ts.errors import OutcomeUnknown, PayloadError, StorageError, StorageUnavailable
-from ringstats_ts.model import Batch, Receipt
+from ringstats_ts.model import Batch, Receipt, Rows
 from ringstats_ts.storage.budget import Allowance, spend
 from ringstats_ts.storage.changes import Forgotten, forget_changes
 from ringstats_ts.storage.database import Database, Memory, Transaction, quote
@@ -193,8 +193,8 @@ def _stored(transaction: Transaction, host_id: int, batch: Batch) -> list[list[s
     for part in batch.rows:
         names = ", ".join(map(quote, part.columns))
         rows = transaction.query(
-            f"SELECT {names} FROM {quote(part.table)} WHERE host_id = %(host_id)s AND time = %(time)s",
-            {"host_id": host_id, "time": batch.time},
+            f"SELECT {names} FROM {quote(part.table)} WHERE {_own(part)}",
+            {"host_id": host_id, "time": batch.time, "source": batch.source},
         )
         found.append(sorted(map(repr, rows)))
     return found if any(found) else []
@@ -215,7 +215,11 @@ def _drop(transaction: Transaction, host_id: int, batch: Batch) -> Forgotten:
         for changes in batch.changes
     }
     for part in batch.rows:
-        transaction.query(
-            f"DELETE FROM {quote(part.table)} WHERE host_id = %(host_id)s AND time = %(time)s", at
-        )
+        transaction.query(f"DELETE FROM {quote(part.table)} WHERE {_own(part)}", at)
     return forgotten
+
+
+def _own(part: Rows) -> str:
+    """The condition for the rows of one sample: some tables have those of several sources."""
+    shared = " AND source = %(source)s" if "source" in part.columns else ""
+    return f"host_id = %(host_id)s AND time = %(time)s{shared}"

@@ -28,6 +28,7 @@ VACUUMED = (
     "receipts",
     "rejects",
     "rejects_kept",
+    "series",
     "tailscale_nodes",
 )
 """Small tables that are updated or pruned a lot."""

@@ -18,8 +18,12 @@ from ringstats_ts.words import counted
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 """No sample is older than this; a clock that was never set is."""
 
+OLDEST_EVENT = datetime(1990, 1, 1, tzinfo=UTC)
+"""No event of a log is older than this. Logs have chunks of 30 days, and are kept for ever unless
+that is set otherwise: an old one makes few of them."""
+
 FILE_DAYS = 366
-"""Most days (UTC) that the samples of one file may be of."""
+"""Most days (UTC) that the samples of one file, or the events of one log, may be of."""
 
 HORIZON_KEPT = timedelta(minutes=1)
 """How long the answer about retention is taken for true."""
@@ -32,7 +36,7 @@ def check_span(batches: Sequence[Batch], *, max_days: int) -> None:
     ------
     TimestampOutOfRange
     """
-    days = len({batch.time.astimezone(UTC).date() for batch in batches})
+    days = len({time.astimezone(UTC).date() for batch in batches for time in batch.times})
     if days > max_days:
         file = ", or store it as a file with `tsstats ingest`" if max_days < FILE_DAYS else ""
         raise TimestampOutOfRange(
@@ -53,20 +57,22 @@ def check_time(
     ------
     TimestampOutOfRange
     """
-    if batch.time > batch.received_at + future:
-        raise TimestampOutOfRange(f"The sample time {batch.time.isoformat()} lies in the future.")
-    if batch.time < OLDEST:
-        raise TimestampOutOfRange(f"The sample time {batch.time.isoformat()} is from before {OLDEST.year}.")
-    if past is not None and batch.time < batch.received_at - past:
+    first, last = batch.span
+    oldest = OLDEST_EVENT if batch.is_log else OLDEST
+    if last > batch.received_at + future:
+        raise TimestampOutOfRange(f"The sample time {last.isoformat()} lies in the future.")
+    if first < oldest:
+        raise TimestampOutOfRange(f"The sample time {first.isoformat()} is from before {oldest.year}.")
+    if past is not None and first < batch.received_at - past:
         raise TimestampOutOfRange(
-            f"The sample time {batch.time.isoformat()} is more than {_worded(past)} old.",
+            f"The sample time {first.isoformat()} is more than {_worded(past)} old.",
             "If it is right, store the file with `tsstats ingest`, or raise TSSTATS_PAST; "
             "if not, check the clock of the host.",
         )
     kept = _horizon(database, batch, now)
-    if kept is not None and batch.time < now - kept:
+    if kept is not None and first < now - kept:
         raise TimestampOutOfRange(
-            f"The sample time {batch.time.isoformat()} is older than the {kept.days} days that are kept.",
+            f"The sample time {first.isoformat()} is older than the {kept.days} days that are kept.",
             "Keep raw rows longer: set TSSTATS_RETENTION_<TABLE> to an interval or `never`, "
             "then `tsstats migrate`.",
         )
@@ -76,7 +82,7 @@ def _horizon(database: Database, batch: Batch, now: datetime) -> timedelta | Non
     """How old a sample may be: the shortest retention of the tables it goes to."""
     known, asked_at = database.memory.horizons.get(batch.source, (None, None))
     if asked_at is None or now > asked_at + HORIZON_KEPT:
-        tables = [part.table for part in batch.rows]
+        tables = [part.table for part in batch.parts]
         ((known,),) = database.rows("horizon", {"tables": tables})
         database.memory.horizons[batch.source] = known, now
     return known

@@ -15,6 +15,7 @@ from ringstats_ts.storage.database import Transaction
 from ringstats_ts.storage.ids import Ids
 from ringstats_ts.storage.receipts import receipt
 from ringstats_ts.storage.refresh import LATE
+from ringstats_ts.storage.rejects import keep_bad_lines
 from ringstats_ts.storage.reporters import Item
 
 DRIFT_PATHS = 100
@@ -37,6 +38,8 @@ def write(
     ids.resolve([item.task.batch for item in items])
     for item in items:
         _write_changes(transaction, ids, item, forgotten or {})
+    for item in items:
+        _write_events(transaction, ids, item)
     tables = _tables(ids, items)
     tables["receipts", RECEIPT] = [list(column) for column in zip(*map(_receipt_row, items), strict=True)]
     _write_tables(transaction, tables)
@@ -44,11 +47,35 @@ def write(
         _touch(transaction, list(own))
     for item in items:
         _note(transaction, item)
-    return [receipt(item.task, item.task.batch.time, _row_count(item), duplicate=False) for item in items]
+    return [
+        receipt(item.task, item.task.batch.time, _row_count(item), duplicate=_is_repeated(item))
+        for item in items
+    ]
+
+
+def _write_events(transaction: Transaction, ids: Ids, item: Item) -> None:
+    """Write the events that are new, and keep the lines that could not be read."""
+    batch = item.task.batch
+    for part in batch.events:
+        count = len(part.rows)
+        head = [[value] * count for value in (item.reporter.host_id, batch.received_at)]
+        if count:
+            text = copy_text([*head, *ids.columns(part)])
+            item.added += transaction.copy_new(part.table, ("host_id", "received_at", *part.columns), text)
+    if batch.bad_lines:
+        keep_bad_lines(transaction, batch, item.task.sent)
+
+
+def _is_repeated(item: Item) -> bool:
+    """Whether it brought nothing new, though its receipt was not found."""
+    batch = item.task.batch
+    return bool(batch.events) and not item.added and not batch.rows and any(p.rows for p in batch.events)
 
 
 def _write_changes(transaction: Transaction, ids: Ids, item: Item, forgotten: Forgotten) -> None:
     batch, known, late = item.task.batch, item.reporter.changes_digests, item.late
+    if not batch.changes:
+        return
     digest = changes_digest(ids, batch)
     if not late and known.get(batch.source) == digest:
         return
@@ -105,7 +132,7 @@ def _receipt_row(item: Item) -> tuple[Any, ...]:
 
 
 def _row_count(item: Item) -> int:
-    return sum(len(part.rows) for part in item.task.batch.rows)
+    return item.added + sum(len(part.rows) for part in item.task.batch.rows)
 
 
 def _host_id(item: Item) -> int:
@@ -115,13 +142,13 @@ def _host_id(item: Item) -> int:
 def _touch(transaction: Transaction, own: Sequence[Item]) -> None:
     """Bring a host up to date with its items, the newest of which is the last."""
     reporter = own[0].reporter
-    first, last = own[0].task.batch, own[-1].task.batch
+    last = own[-1].task.batch
     hosts = [item.task.batch.host for item in reversed(own)]
     transaction.later(
         "touch_host",
         {
             "host_id": reporter.host_id,
-            "first": first.time,
+            "first": min(item.task.batch.span[0] for item in own),
             "last": last.time,
             "name": last.host.name,
             "tailnet": next((host.tailnet for host in hosts if host.tailnet), ""),
@@ -139,6 +166,7 @@ def _note(transaction: Transaction, item: Item) -> None:
         paths = sorted({path[:DRIFT_LENGTH] for path in batch.drift[:DRIFT_PATHS]})
         drift = {"source": batch.source, "host_id": item.reporter.host_id, "time": batch.time, "paths": paths}
         transaction.later("add_drift", drift)
-    if batch.time < batch.received_at - LATE:
-        window = {"source": batch.source, "since": batch.time, "until": batch.time}
+    since, until = batch.span
+    if since < batch.received_at - LATE:
+        window = {"source": batch.rollup or batch.source, "since": since, "until": until}
         transaction.later("add_late_window", window)

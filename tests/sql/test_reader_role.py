@@ -7,11 +7,13 @@ from typing import Any
 import psycopg2.errors
 import pytest
 
-HIDDEN = {"budgets", "job_runs", "late_windows", "rejects", "rejects_kept", "tokens"}
+HIDDEN = {"budgets", "client_keys", "job_runs", "late_windows", "rejects", "rejects_kept", "tokens"}
 # An aggregate calls its transition function in its owner's name; the others serve the writer.
 NOT_FOR_READING = {
     "traffic_counter_sample",
     "traffic_counter_state",
+    "value_counter_sample",
+    "value_counter_state",
     "tailscale_node_changes_next",
     "tailscale_status_changes_next",
 }

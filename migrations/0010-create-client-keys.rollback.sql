@@ -1,0 +1,8 @@
+SELECT 1;
+
+DROP INDEX IF EXISTS rejects_bad_lines_idx;
+
+ALTER TABLE IF EXISTS rejects
+DROP COLUMN IF EXISTS origin;
+
+DROP TABLE IF EXISTS client_keys;

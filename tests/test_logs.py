@@ -1,0 +1,216 @@
+"""Logs: each event once, whatever brings it; what cannot be read is kept with the number of its line."""
+
+import gzip
+import os
+import re
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ringstats_ts.cli import longlogs
+from ringstats_ts.cli.longlogs import is_long_log, parts
+from ringstats_ts.errors import BadParameter, LostClientKey, MalformedPayload, UnstorablePayload
+from ringstats_ts.ingest import ingest, ingest_parsed
+from ringstats_ts.model import Payload
+from ringstats_ts.rejects import retry
+from ringstats_ts.storage.database import Database
+from ringstats_ts.storage.rejects import find_reject, list_rejects
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+LINE = '203.0.113.{} - - [{:%d/%b/%Y:%H:%M:%S} +0000] "GET /{} HTTP/1.1" 200 {} "-" "curl/8"\n'
+
+
+def line(number, *, client=7, at=NOW - timedelta(hours=2), size=100):
+    return LINE.format(client, at + timedelta(seconds=number // 3), f"page-{number}", size + number).encode()
+
+
+LOG = b"".join(map(line, range(60)))
+
+
+def take(database, config, body, **told):
+    return ingest(Payload(body, NOW, **({"host": "web-1"} | told)), database, config)[0]
+
+
+def stored(database):
+    return database.run("SELECT count(*)::integer, coalesce(sum(bytes), 0)::integer FROM http_requests")[0]
+
+
+def counted(body):
+    sizes = re.findall(rb'" 200 (\d+) "', body)
+    return len(sizes), sum(map(int, sizes))
+
+
+def test_a_log_is_stored_once_and_a_grown_one_by_what_is_new(database, config):
+    head = b"".join(LOG.splitlines(keepends=True)[:40])
+    first = take(database, config, head)
+    assert (first.rows, first.duplicate) == (40, False)
+    again = take(database, config, head)
+    assert (again.rows, again.duplicate, again.id) == (40, True, first.id)
+    grown = take(database, config, LOG)
+    assert (grown.rows, grown.duplicate) == (20, False)
+    assert stored(database) == counted(LOG)
+
+
+def test_it_is_known_again_when_its_receipt_was_pruned(database, config):
+    take(database, config, LOG)
+    database.run("DELETE FROM receipts")
+    again = take(database, config, LOG)
+    assert (again.rows, again.duplicate) == (0, True)
+    assert stored(database) == counted(LOG)
+
+
+def test_equal_lines_of_one_log_are_events_of_their_own(database, config):
+    twice = line(1) + line(2) + line(1)
+    assert take(database, config, twice).rows == 3
+    assert take(database, config, twice + line(1)).rows == 1
+    assert stored(database) == counted(twice + line(1))
+
+
+def test_logs_that_overlap_are_put_together(database, config):
+    lines = LOG.splitlines(keepends=True)
+    for start in (30, 0, 15, 45):
+        take(database, config, b"".join(lines[start : start + 20]))
+    assert stored(database) == counted(LOG)
+
+
+def test_each_host_has_its_own_events(database, config):
+    assert take(database, config, LOG).rows == take(database, config, LOG, host="web-2").rows == 60
+
+
+def test_a_log_of_no_host_is_that_of_the_machine_it_came_from(database, config):
+    receipt = take(database, config, LOG, host=None, sender="access.log", origin="edge-3")
+    assert receipt.host == "edge-3"
+    assert receipt.warnings[0].startswith("The log does not name its host; it is known as that of edge-3.")
+    assert take(database, config, LOG, host=None, sender="10.0.0.1", origin="edge-3").duplicate
+
+
+def test_bad_lines_are_kept_with_their_numbers_and_the_others_are_stored(database, config):
+    junk = b"\x16\x03\x01 tskey-auth-abcdef\n"
+    body = line(1) + b"not a request\n\n" + line(2) + junk + line(3) + line(4)[:-4]
+    receipt = take(database, config, body)
+    assert (receipt.rows, receipt.bad_lines) == (3, 3)
+    assert receipt.warnings == (
+        "3 lines could not be stored, the first of them line 2: It is no request in Common or Combined Log "
+        "Format. `tsstats rejects list` shows them.",
+    )
+    kept = [find_reject(database, reject.reject_id) for reject in list_rejects(database)]
+    assert [(one.reason, one.line, one.payload.body) for one in kept] == [
+        ("bad-line", 2, b"not a request\n"),
+        ("bad-line", 5, b"\x16\x03\x01 tskey-<redacted>\n"),
+        ("bad-line", 7, line(4)[:-4]),
+    ]
+    assert {(one.payload.source, one.payload.host, one.size_bytes > 0) for one in kept} == {
+        ("accesslog", "web-1", True)
+    }
+    # The log grows: the line that was cut is whole now, the others are known.
+    assert take(database, config, body[: -len(line(4)) + 4] + line(4) + line(5)).rows == 2
+    assert len(list_rejects(database)) == 3
+
+
+def test_a_bad_line_can_be_retried(database, config):
+    take(database, config, line(1) + b"not a request\n")
+    (kept,) = list_rejects(database)
+    with pytest.raises(MalformedPayload, match="it begins with 'not a request"):
+        retry(find_reject(database, kept.reject_id), database, config, now=NOW)
+    assert take(database, config, line(1) + b"not a request\n" + line(2)).rows == 1
+    assert [(reject.reason, reject.retries) for reject in list_rejects(database)] == [("bad-line", 1)]
+    database.run("UPDATE rejects SET payload = %(line)s", {"line": line(9)})
+    (receipt,) = retry(find_reject(database, kept.reject_id), database, config, now=NOW)
+    assert (receipt.rows, receipt.host) == (1, "web-1")
+    assert list_rejects(database) == []
+
+
+def test_a_log_of_too_many_bad_lines_is_refused_whole(database, config):
+    with pytest.raises(UnstorablePayload, match="10,001 lines could not be stored, the first of them line 2"):
+        take(database, config, line(1) + b"junk\n" * 10_001)
+    assert stored(database) == (0, 0)
+    assert list_rejects(database) == []
+
+
+def test_events_are_of_any_age_but_of_this_time(database, config):
+    old = line(1, at=datetime(1995, 7, 1, 0, 0, 1, tzinfo=UTC))
+    future, older = line(2, at=NOW + timedelta(days=1)), line(3, at=datetime(1989, 12, 31, tzinfo=UTC))
+    receipt = take(database, config, old + future + older)
+    assert (receipt.rows, receipt.bad_lines, receipt.time.year) == (1, 2, 1995)
+
+
+def test_events_are_not_replaced(database, config):
+    with pytest.raises(BadParameter, match="Events are not replaced"):
+        take(database, config, LOG, replace=True)
+
+
+def test_clients_are_hashed_unless_asked_otherwise(database, config):
+    take(database, config, line(1))
+    take(database, replace(config, clients="raw"), line(2))
+    clients = [client for (client,) in database.run("SELECT client FROM http_requests ORDER BY bytes")]
+    assert re.fullmatch("[0-9a-f]{16}", clients[0])
+    assert clients[1] == "203.0.113.7"
+
+
+def test_a_lost_key_is_noticed_before_it_counts_logs_twice(database_uri, database, config):
+    keyed = replace(config, client_key="the first key of all")
+    take(database, keyed, LOG)
+    other = replace(config, client_key="another key than that")
+    with Database(database_uri) as session, pytest.raises(LostClientKey):
+        take(session, other, LOG)
+    rotated = replace(config, client_key="another key than that\nthe first key of all")
+    with Database(database_uri) as session:
+        assert take(session, rotated, LOG).duplicate
+        assert take(session, rotated, LOG + line(99)).rows == 1
+    assert stored(database) == counted(LOG + line(99))
+    assert database.run("SELECT count(DISTINCT client)::integer FROM http_requests") == [(2,)]
+
+
+def test_without_the_check_a_lost_key_counts_logs_twice(database, config, monkeypatch):
+    monkeypatch.setattr("ringstats_ts.ingest.check_client_key", lambda database, fingerprint: None)
+    take(database, replace(config, client_key="the first key of all"), LOG)
+    take(database, replace(config, client_key="another key than that"), LOG + line(99))
+    assert stored(database)[0] == 121
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_long_log_is_stored_in_parts(database, config, tmp_path, monkeypatch, zipped):
+    monkeypatch.setattr(longlogs, "PART_BYTES", 1000)
+    body = LOG + b"junk\n" + line(60) + line(60)
+    path = tmp_path / "access.log"
+    path.write_bytes(gzip.compress(body) if zipped else body)
+    assert is_long_log(str(path))
+    outcomes: Counter = Counter()
+    template = Payload(b"", NOW, host="web-1", backfill=True)
+    for _ in range(2):
+        for part in parts(str(path), template, config):
+            ((receipt,),) = ingest_parsed([part], database, config)
+            outcomes[receipt.duplicate] += receipt.rows
+            assert not part.payload.body
+    assert outcomes == {False: 62, True: 62}
+    assert stored(database) == counted(body)
+    assert [reject.line for reject in list_rejects(database)] == [61]
+
+
+BLOCK = b"""START CLIENT ring [192.0.2.1] (SeedLink|Client) @ {0} (connected 2026-11-21T00:00:00Z) TX
+FDSN:XX_A_00_B_H_Z/MSEED 512 1
+FDSN:XX_B_00_B_H_Z/MSEED 1024 2
+END CLIENT ring [192.0.2.1] total TX bytes: 1536
+"""
+
+
+@pytest.mark.parametrize("size", [50, 60, 333, 1000])
+def test_a_block_longer_than_a_part_is_waited_for(database, config, tmp_path, monkeypatch, size):
+    monkeypatch.setattr(longlogs, "PART_BYTES", size)
+    blocks = [BLOCK.replace(b"{0}", b"2026-11-21T00:00:%02dZ" % second) for second in range(9)]
+    path = tmp_path / "txlog"
+    path.write_bytes(b"".join(blocks) + b"\n")
+    for part in parts(str(path), Payload(b"", NOW, host="ring", backfill=True), config):
+        ingest_parsed([part], database, config)
+    assert database.run("SELECT count(*)::integer, sum(bytes)::integer FROM ringserver_transfers") == [
+        (18, 9 * 1536)
+    ]
+    assert list_rejects(database) == []
+
+
+def test_other_files_are_no_long_logs(tmp_path):
+    for name, content in {"a.json": b"[]" * 99, "b.gz": b"\x1f\x8b" + os.urandom(99), "c": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        assert not is_long_log(str(tmp_path / name))
