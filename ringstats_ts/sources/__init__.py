@@ -8,16 +8,32 @@ from __future__ import annotations
 from heapq import nsmallest
 
 from ringstats_ts.errors import UnknownSource
-from ringstats_ts.model import JSON, Source
+from ringstats_ts.model import JSON, Log, Source
+from ringstats_ts.sources.accesslog import ACCESSLOG
+from ringstats_ts.sources.devices import DEVICES, HEADSCALE
+from ringstats_ts.sources.host import HOST
+from ringstats_ts.sources.json import ANY_JSON
+from ringstats_ts.sources.pattoo import PATTOO
+from ringstats_ts.sources.ringserver import RINGSERVER
 from ringstats_ts.sources.tailscale import TAILSCALE
 
-SOURCES: tuple[Source, ...] = (TAILSCALE,)
-"""Every format, in the order in which they are tried."""
+SOURCES: tuple[Source, ...] = (
+    TAILSCALE,
+    DEVICES,
+    HEADSCALE,
+    HOST,
+    PATTOO,
+    RINGSERVER,
+    ACCESSLOG,
+    ANY_JSON,
+)
+"""Every format, in the order in which they are tried: the last takes whatever is left."""
 
 _SHOWN_KEYS = 5
+_SHOWN_BYTES = 60
 
 
-def detect(document: JSON) -> Source:
+def detect(document: JSON | Log) -> Source:
     """Find the source that a document is for.
 
     Raises
@@ -31,6 +47,26 @@ def detect(document: JSON) -> Source:
     raise UnknownSource(
         f"The document is of no kind that this service knows: it looks like {describe(document)}."
     )
+
+
+def detect_log(log: Log) -> Source | None:
+    """Find the source that a whole body is for, where it is a log."""
+    return next((source for source in SOURCES if source.detect(log)), None)
+
+
+def check(source: Source, document: JSON | Log) -> None:
+    """Refuse a document that is not of the source that its sender named.
+
+    Raises
+    ------
+    UnknownSource
+        the message says what the document looks like.
+    """
+    found = next((known for known in SOURCES if known.detect(document)), None)
+    if found is not source:
+        looks = found.looks if found is not None else describe(document)
+        hint = f"Name the source `{found.name}`, or none." if found is not None else None
+        raise UnknownSource(f"The document is not {source.looks}: it looks like {looks}.", hint)
 
 
 def by_name(name: str) -> Source:
@@ -47,8 +83,11 @@ def by_name(name: str) -> Source:
     raise UnknownSource(f"There is no source named {name!r}.")
 
 
-def describe(document: JSON) -> str:
-    """Say in a few words what a document looks like."""
+def describe(document: JSON | Log) -> str:
+    """Say in a few words what a document that no source knows looks like."""
+    if isinstance(document, Log):
+        start = document.text.lstrip()[:_SHOWN_BYTES].partition(b"\n")[0]
+        return f"text that begins with {start.decode(errors='replace')!r}"
     if isinstance(document, dict):
         return _describe_object(document)
     if isinstance(document, list):
@@ -60,22 +99,7 @@ _TYPES: dict[type, str] = {str: "string", bool: "true or false", int: "number", 
 
 
 def _describe_object(document: dict[str, JSON]) -> str:
-    if isinstance(document.get("devices"), list):
-        return "an answer of the Tailscale devices API"
-    if any(key.startswith("pattoo_") for key in document):
-        return "the post of a pattoo agent"
-    if "log_time" in document and "client" in document:
-        return "a line of a ringserver log"
-    if _is_headscale(document):
-        return "an answer of the Headscale API"
     if not document:
         return "an empty object"
     shown = ", ".join(repr(key[:40]) for key in nsmallest(_SHOWN_KEYS, document))
     return f"an object with the keys {shown}{', …' if len(document) > _SHOWN_KEYS else ''}"
-
-
-def _is_headscale(document: dict[str, JSON]) -> bool:
-    body = document.get("body", document)
-    return isinstance(body, dict) and (
-        isinstance(body.get("nodes"), list) or isinstance(body.get("node"), dict)
-    )

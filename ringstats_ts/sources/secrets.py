@@ -60,6 +60,7 @@ def redact_text(text: str) -> str:
 def redact(body: bytes) -> bytes:
     """Blank the secrets in a body as it was received: UTF-8, UTF-16 or UTF-32, whole or broken."""
     body = _AUTH_URL_BYTES.sub(_mask_value, body)
+    body = _BARE_KEY.sub(rb"\1<redacted>", body)
     for pattern, head in _BYTES:
         body = pattern.sub(_mask(head), body)
     return body
@@ -116,3 +117,6 @@ _AUTH_URL_BYTES = re.compile(
     re.IGNORECASE,
 )
 """A login address that is not empty: what is masked is still one, so that the document parses as before."""
+
+# Headscale's pre-authentication keys had no prefix until 0.28.
+_BARE_KEY = re.compile(rb"(\"key\"\s*+:\s*+\")[0-9a-f]{32,}+(?=\")")

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringstats_ts.errors import UnknownSource
-from ringstats_ts.model import Attributes, Batch, Context
-from ringstats_ts.sources import SOURCES, by_name, detect
+from ringstats_ts.model import Attributes, Batch, Context, Log
+from ringstats_ts.sources import SOURCES, by_name, check, detect
 from ringstats_ts.sources.secrets import redact
+from ringstats_ts.sources.tailscale import TAILSCALE
 from ringstats_ts.sources.tailscale.times import read_time, write_time
 
 CASES = Path(__file__).parent / "tailscale"
@@ -187,19 +188,23 @@ def test_detects_a_status_document_whole_or_trimmed(status: Any) -> None:
         ({}, "an empty object"),
         ({"devices": []}, "an answer of the Tailscale devices API"),
         ({"nodes": []}, "an answer of the Headscale API"),
-        ({"node": {"id": "1"}}, "an answer of the Headscale API"),
-        ({"Peer": {}, "User": {}}, "an object with the keys 'Peer', 'User'"),
-        ({"Self": {"ID": "x", "HostName": "y"}}, "an object with the keys 'Self'"),
-        ({"Peer": {"a": {"ID": 1, "OS": "linux", "HostName": "b"}}}, "an object with the keys 'Peer'"),
-        (dict.fromkeys("gfedcba", 1), "an object with the keys 'a', 'b', 'c', 'd', 'e', …"),
+        ({"Peer": {}, "User": {}}, "a JSON object"),
+        ({"Self": {"ID": "x", "HostName": "y"}}, "a JSON object"),
+        ({"Peer": {"a": {"ID": 1, "OS": "linux", "HostName": "b"}}}, "a JSON object"),
+        (Log(b"START  of something\nelse"), "text that begins with 'START  of something'"),
     ],
 )
 def test_names_what_a_foreign_document_looks_like(foreign: Any, looks_like: str) -> None:
-    with pytest.raises(UnknownSource, match=f"looks like {looks_like}\\.") as caught:
-        detect(foreign)
-    assert caught.value.hint == "`tsstats sources` lists what is accepted."
-    with pytest.raises(UnknownSource, match="not what `tailscale status --json` prints"):
-        parse(foreign)
+    complaint = f"The document is not what `tailscale status --json` prints: it looks like {looks_like}."
+    with pytest.raises(UnknownSource) as refused:
+        check(TAILSCALE, foreign)
+    assert refused.value.message == complaint
+
+
+def test_a_document_of_no_source_is_refused() -> None:
+    with pytest.raises(UnknownSource, match="looks like an empty object\\.") as refused:
+        detect({})
+    assert refused.value.hint == "`tsstats sources` lists what is accepted."
 
 
 def test_sources_are_found_by_name() -> None:

@@ -6,8 +6,7 @@ The format is `ipn/ipnstate/ipnstate.go` of tailscale/tailscale; every version s
 
 from __future__ import annotations
 
-from ringstats_ts.errors import UnknownSource
-from ringstats_ts.model import JSON, Batch, Context
+from ringstats_ts.model import JSON, Batch, Context, Log
 from ringstats_ts.sources.tailscale.known import PEER, STATUS
 from ringstats_ts.sources.tailscale.status import read_status
 
@@ -35,8 +34,9 @@ class TailscaleSource:
     title = "Status of a Tailscale node and its peers, as `tailscale status --json` prints it"
     tables = ("tailscale_status", "tailscale_peers", "tailscale_node_changes", "tailscale_status_changes")
     example = "tailscale status --json | curl --data-binary @- localhost:8000"
+    looks = "what `tailscale status --json` prints"
 
-    def detect(self, document: JSON) -> bool:
+    def detect(self, document: JSON | Log) -> bool:
         """Whether the document is a status, whole or trimmed."""
         if not isinstance(document, dict):
             return False
@@ -48,11 +48,6 @@ class TailscaleSource:
 
     def parse(self, document: JSON, context: Context) -> Batch:
         """Turn a status document into a batch: see `ringstats_ts.model.Source`."""
-        if not self.detect(document):
-            raise UnknownSource(
-                "The document is not what `tailscale status --json` prints.",
-                "Send the output of `tailscale status --json` unchanged, or do not name the source.",
-            )
         return read_status(document, context)
 
 

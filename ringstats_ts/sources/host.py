@@ -1,0 +1,120 @@
+"""The status of a host in the service's own format: psutil's names, with units in them.
+
+`docs/sources/host.md` defines it. A document says by `"tsstats_host": 1` that it is one.
+"""
+
+from __future__ import annotations
+
+from ringstats_ts.errors import UnstorablePayload
+from ringstats_ts.model import JSON, Batch, Context, Log
+from ringstats_ts.sources.canonical import canonical, document_digest
+from ringstats_ts.sources.flatten import take_numbers
+from ringstats_ts.sources.samples import (
+    STAMP,
+    TABLES,
+    document_batch,
+    named_host,
+    sample_rows,
+    sample_time,
+)
+from ringstats_ts.sources.secrets import without_secrets
+from ringstats_ts.sources.tailscale.split import text
+
+MARKER = "tsstats_host"
+VERSION = 1
+
+_TIMES = ("time", STAMP)
+_TEXTS = ("hostname", "boot_time", "system", "release", "version", "machine")
+
+# What tells the elements of an array apart, and names the label.
+_ID_KEYS = {
+    "disk_usage_bytes": "mountpoint",
+    "disk_io": "device",
+    "network_io": "interface",
+    "temperatures_celsius": "sensor",
+}
+
+
+def _under(parent: str, kind: str, unit: str | None, keys: str) -> dict[str, tuple[str, str | None]]:
+    return {f"{parent}.{key}" if parent else key: (kind, unit) for key in keys.split()}
+
+
+_NUMBERS = (
+    _under("", "gauge", None, "cpu_count process_count users")
+    | _under("", "gauge", "percent", "cpu_percent")
+    | _under(
+        "cpu_times_seconds",
+        "counter",
+        "seconds",
+        "user nice system idle iowait irq softirq steal guest guest_nice interrupt dpc",
+    )
+    | _under("cpu_stats", "counter", None, "ctx_switches interrupts soft_interrupts syscalls")
+    | _under("load_average", "gauge", None, "1m 5m 15m")
+    | _under(
+        "virtual_memory_bytes",
+        "gauge",
+        "bytes",
+        "total available used free active inactive buffers cached shared slab wired",
+    )
+    | _under("swap_memory_bytes", "gauge", "bytes", "total used free")
+    | _under("swap_memory_bytes", "counter", "bytes", "sin sout")
+    | _under("disk_usage_bytes", "gauge", "bytes", "total used free")
+    | _under("disk_io", "counter", None, "read_count write_count read_merged_count write_merged_count")
+    | _under("disk_io", "counter", "bytes", "read_bytes write_bytes")
+    | _under("disk_io", "counter", "seconds", "read_time_seconds write_time_seconds busy_time_seconds")
+    | _under("network_io", "counter", "bytes", "bytes_sent bytes_recv")
+    | _under("network_io", "counter", None, "packets_sent packets_recv errin errout dropin dropout")
+    | _under("temperatures_celsius", "gauge", "celsius", "current high critical")
+)
+"""Kind and unit of every number of the format, by its name."""
+
+_KNOWN = frozenset((MARKER, *_TIMES, *_TEXTS, *(name.split(".")[0] for name in _NUMBERS)))
+
+
+class HostSource:
+    """The source `host`."""
+
+    name = "host"
+    title = "Status of a host: CPU, memory, disks and network, as psutil counts them"
+    tables = TABLES
+    example = "curl --data-binary @samples/host/status.json localhost:8000"
+    looks = "the status of a host"
+
+    def detect(self, document: JSON | Log) -> bool:
+        """Whether the document says that it is one, of whatever version."""
+        return isinstance(document, dict) and MARKER in document
+
+    def parse(self, document: JSON | Log, context: Context) -> Batch:
+        """Turn a status into a batch: see `ringstats_ts.model.Source`."""
+        encoded = canonical(document)
+        screened: dict[str, JSON] = without_secrets(document, encoded)
+        _check(screened)
+        sample = sample_time(screened, _TIMES, context)
+        about = {key: screened[key] for key in (MARKER, *_TIMES) if key in screened and key != sample.key}
+        numbers, rest = take_numbers(
+            {key: value for key, value in screened.items() if key not in (MARKER, *_TIMES)}, _ID_KEYS
+        )
+        return document_batch(
+            self.name,
+            named_host(screened.get("hostname"), context),
+            sample,
+            sample_rows(self.name, numbers, _NUMBERS),
+            about | rest,
+            digest=document_digest(encoded),
+            context=context,
+            drift=sorted(screened.keys() - _KNOWN),
+        )
+
+
+def _check(document: dict[str, JSON]) -> None:
+    if type(document[MARKER]) is not int or document[MARKER] != VERSION:
+        raise UnstorablePayload(
+            f"{MARKER} is not {VERSION}, the only version of the format that is known.",
+            "Write it so, or upgrade the service.",
+            pointer=f"/{MARKER}",
+        )
+    for key in _TEXTS:
+        text(document, key, ())
+
+
+HOST = HostSource()

@@ -1,0 +1,82 @@
+"""Logs of ringserver: transfer logs in text and in JSON Lines, and access logs.
+
+The formats are `src/logging.c` of EarthScope/ringserver, 2012 to 4.5.
+"""
+
+from __future__ import annotations
+
+from ringstats_ts.errors import EmptyPayload, PayloadError, TruncatedPayload, UnstorablePayload
+from ringstats_ts.model import JSON, BadLine, Batch, Context, Host, Log
+from ringstats_ts.sources.canonical import document_digest
+from ringstats_ts.sources.ringserver.detect import is_log
+from ringstats_ts.sources.ringserver.log import Reader
+from ringstats_ts.words import counted
+
+
+class RingserverSource:
+    """The source `ringserver`."""
+
+    name = "ringserver"
+    title = "Transfer and access logs of ringserver, in text and in JSON Lines"
+    tables = ("ringserver_transfers", "ringserver_sessions", "ringserver_access")
+    example = "wget -qO- --post-file txlog-20261121T0000-20261122T0000 'localhost:8000/?host=ring1'"
+    looks = "a ringserver log"
+
+    def detect(self, document: JSON | Log) -> bool:
+        """Whether it is a log of ringserver, by its first lines."""
+        return isinstance(document, Log) and is_log(document.text)
+
+    def parse(self, document: JSON | Log, context: Context) -> Batch:
+        """Turn a log into a batch: see `ringstats_ts.model.Source`."""
+        reader = Reader(document, context)
+        reader.read()
+        events = tuple(reader.tables.events())
+        if not events:
+            raise _refusal(reader.bad_lines)
+        host, warnings = _host(context)
+        return Batch(
+            source=self.name,
+            host=host,
+            time=max(max(part.times) for part in events),
+            time_known=True,
+            received_at=context.received_at,
+            digest=document_digest(document.text),
+            rows=(),
+            drift=tuple(sorted(reader.drift)),
+            warnings=(*warnings, *_mismatches(reader.tables.mismatches)),
+            events=events,
+            bad_lines=tuple(reader.bad_lines),
+        )
+
+
+def _host(context: Context) -> tuple[Host, tuple[str, ...]]:
+    if context.host is not None:
+        return Host(f"host:{context.host}", context.host), ()
+    origin = context.origin
+    warning = (
+        f"The log does not name its host; it is known as that of {origin}."
+        " Add `host=NAME` to the URL, or `--host NAME`."
+    )
+    return Host(f"origin:{origin}", origin), (warning,)
+
+
+def _mismatches(lines: list[int]) -> tuple[str, ...]:
+    if not lines:
+        return ()
+    return (
+        f"The total is not the sum of the streams in {counted(len(lines), 'transfer')}, the first in line"
+        f" {lines[0]}. The view `ringserver_mismatches` shows them.",
+    )
+
+
+def _refusal(bad_lines: list[BadLine]) -> PayloadError:
+    if not bad_lines:
+        return EmptyPayload("The log has blank lines only.", "Send a log with transfers.")
+    first = bad_lines[0]
+    message = f"No line of the log can be stored. Line {first.number}: {first.reason}"
+    if first.cut:
+        return TruncatedPayload(message, "Was it still being written?", line=first.number)
+    return UnstorablePayload(message, "Send the log as ringserver wrote it.", line=first.number)
+
+
+RINGSERVER = RingserverSource()
