@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: commands, settings, tables.
+"""Write the pages that are made from the code: commands, settings, sources, tables.
 
 `--check` writes nothing, and fails where a page is not what the code says. The
 tables are read from a migrated database, an embedded one that is made for it
@@ -113,6 +113,23 @@ def _contexts(command: click.Command, name: str, parent: click.Context | None) -
 def _command_section(context: click.Context) -> str:
     shown = context.get_help().replace(str(Path.home()), "~")
     return f"## `{context.command_path}`\n\n```text\n{shown}\n```"
+
+
+def sources_page() -> str:
+    """Give every source: what it accepts, where it lands, and a command that posts one."""
+    from ringstats_ts.sources import SOURCES
+
+    sections = (
+        f"## [{source.name}]({source.name}.md)\n\n{source.title}.\n\n"
+        f"Into {', '.join(f'`{table}`' for table in source.tables)}.\n\n```sh\n{source.example}\n```"
+        for source in SOURCES
+    )
+    return _page(
+        "Sources",
+        "What is accepted. A body is recognised by its content, in this order; `POST /v1/ingest/SOURCE` and "
+        "`tsstats ingest --source SOURCE` name its source, and refuse what is of another one.",
+        *sections,
+    )
 
 
 def settings_page() -> str:
@@ -276,6 +293,7 @@ def pages(database_uri: str | None = None) -> dict[Path, str]:
     return {
         DOCS / "cli.md": cli_page(),
         DOCS / "settings.md": settings_page(),
+        DOCS / "sources" / "README.md": sources_page(),
         DOCS / "tables.md": tables,
     }
 

@@ -246,8 +246,8 @@ def test_a_retry_of_blanked_secrets_gives_the_same_rows(database, config, refuse
     ("body", "error", "why"),
     [
         (b"{" + b" " * KEPT_BYTES, PayloadTooLarge(), "at most 1,048,576 are kept"),
-        (b"\x1f\x8b", MalformedPayload(), "no JSON that could be read"),
-        (b"", MalformedPayload(), "no JSON that could be read"),
+        (b"\x1f\x8b", MalformedPayload(), "neither JSON nor a log that could be read"),
+        (b"", MalformedPayload(), "neither JSON nor a log that could be read"),
     ],
     ids=["too large", "compressed", "empty"],
 )

@@ -25,6 +25,8 @@ def test_first_steps_are_there():
         ".",
         "tailscale",
         "wget",
+        "tsstats",
+        "wget",
         *["tsstats"] * 5,
     ]
 
@@ -39,7 +41,7 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     shutil.copytree(ROOT / "samples", folder / "samples")
     now = time.time()
-    for path in (folder / "samples").iterdir():
+    for path in (folder / "samples").rglob("*"):
         os.utime(path, (now, now))
     return folder
 

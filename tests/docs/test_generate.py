@@ -9,6 +9,7 @@ import pytest
 
 from ringstats_ts.cli import main
 from ringstats_ts.config import SETTINGS
+from ringstats_ts.sources import SOURCES
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -31,6 +32,16 @@ def test_every_setting_is_on_its_page(generate) -> None:
     page = generate.settings_page()
 
     assert [name for setting in SETTINGS for name in setting.env if f"`{name}`" not in page] == []
+
+
+def test_every_source_has_a_page_and_is_on_the_list(generate) -> None:
+    page = generate.sources_page()
+
+    for source in SOURCES:
+        assert f"\n## [{source.name}]({source.name}.md)\n" in page
+        assert source.example in page
+        text = (DOCS / "sources" / f"{source.name}.md").read_text("utf-8")
+        assert text.startswith(f"# {source.name}: ")
 
 
 def test_no_page_shows_whose_machine_made_it() -> None:

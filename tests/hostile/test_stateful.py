@@ -153,10 +153,7 @@ class Machine(RuleBasedStateMachine):
         return (422 if refused else 200), told
 
     def request(self, documents, key, replace, partial):
-        lines = [
-            json.dumps({"temperature": 21.5} if document == BAD else self.document(*document))
-            for document in documents
-        ]
+        lines = [json.dumps({} if document == BAD else self.document(*document)) for document in documents]
         headers = {} if key is None else {"Idempotency-Key": key}
         path = f"/?host={self.host}&replace={int(replace)}&partial={int(partial)}"
         return "\n".join(lines).encode(), path, headers

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("clean")
 
 
 def test_the_problem_has_the_shape_of_rfc_9457(server):
-    answer = server.post(b'{"a": 1}')
+    answer = server.post(b"{}")
     problem = answer.json
     request_id = answer.headers["request-id"]
     assert answer.headers["content-type"] == "application/problem+json"
@@ -40,8 +40,8 @@ def test_the_problem_has_the_shape_of_rfc_9457(server):
         (b'{"BackendState": "Running", "Self": {', 400, "truncated-payload", "Send the whole document again"),
         (b"Warning: client version differs\n{}", 400, "malformed-payload", "2>&1"),
         (b"<html></html>", 400, "malformed-payload", "begins with"),
-        (b'{"devices": []}', 422, "unknown-source", "devices API"),
-        (b'{"temperature": 21.5}', 422, "unknown-source", "'temperature'"),
+        (b"{}", 422, "unknown-source", "an empty object"),
+        (b"[[1, 2]]", 422, "unknown-source", "an array of 2"),
         (b'{"a":' + b"[" * 200 + b"]" * 200 + b"}", 422, "unstorable-payload", "nested"),
     ],
 )

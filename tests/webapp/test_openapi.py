@@ -61,7 +61,7 @@ def test_holds_whatever_is_sent(start_server, tmp_path):
 def test_a_document_that_is_stored_is_answered_as_said(server, status, partial):
     contract = schemathesis.openapi.from_dict(CONTRACT)
     case = contract["/v1/ingest/{source}"]["POST"].Case(
-        body=[status("a"), {"a": 1}] if partial else [status("a"), status("b")],
+        body=[status("a"), {}] if partial else [status("a"), status("b")],
         query={"partial": "1"} if partial else {},
         path_parameters={"source": "tailscale"},
         media_type="application/json",

@@ -15,7 +15,7 @@ def documents(status, now):
     """Five documents of one host: good, malformed, unknown, of a long gone year, good."""
     good = [json.dumps(status(rx_bytes=number) | {"_timestamp": now + number}) for number in range(2)]
     old = json.dumps(status() | {"_timestamp": 946684801})
-    return [good[0], '{"BackendState": ', '{"temperature": 21.5}', old, good[1]]
+    return [good[0], '{"BackendState": ', "{}", old, good[1]]
 
 
 def _errors(answer):
@@ -113,7 +113,7 @@ def test_nothing_wrong_is_200(server, status, now):
 
 
 def test_all_wrong_is_422_and_all_are_kept(server, count):
-    answer = server.post(b'{"a": 1}\n{"b": 2}\n{', "/?partial=1")
+    answer = server.post(b"{}\n{ }\n{", "/?partial=1")
     assert (answer.status, answer.json["stored"], answer.json["rejected"]) == (422, 0, 3)
     assert answer.json["detail"].startswith("All 3 documents were refused.")
     assert count("rejects") == 3
@@ -122,7 +122,7 @@ def test_all_wrong_is_422_and_all_are_kept(server, count):
 @pytest.mark.parametrize(
     ("body", "status_code", "code"),
     [
-        (b'{"a": 1}', 422, "unknown-source"),
+        (b"{}", 422, "unknown-source"),
         (b"[]", 400, "empty-payload"),
         (b"", 400, "empty-payload"),
         (b"{\n{\n", 400, "truncated-payload"),
@@ -138,7 +138,7 @@ def test_what_is_not_several_documents_is_refused_as_ever(server, body, status_c
 
 
 def test_no_more_than_a_hundred_errors_are_named(server, count):
-    answer = server.post(b'{"a": 1}\n' * 150, "/?partial=1")
+    answer = server.post(b"{}\n" * 150, "/?partial=1")
     assert (len(answer.json["errors"]), answer.json["rejected"]) == (100, 150)
     assert count("rejects") == 150
 
