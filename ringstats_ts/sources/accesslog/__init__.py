@@ -9,10 +9,10 @@ can end a field of its own accord.
 
 from __future__ import annotations
 
-from ringstats_ts.errors import EmptyPayload, PayloadError, TruncatedPayload, UnstorablePayload
-from ringstats_ts.model import JSON, BadLine, Batch, Context, Events, Host, Log
+from ringstats_ts.model import JSON, BadLine, Batch, Context, Events, Log
 from ringstats_ts.sources.accesslog.lines import COLUMNS, Reader, Row, Unreadable, is_log
 from ringstats_ts.sources.canonical import document_digest
+from ringstats_ts.sources.logs import log_host, nothing_stored
 from ringstats_ts.sources.secrets import may_hold_secrets
 
 
@@ -33,8 +33,8 @@ class AccessLogSource:
         """Turn an access log into a batch: see `ringstats_ts.model.Source`."""
         rows, bad_lines = _read(document, context)
         if not rows:
-            raise _refusal(bad_lines)
-        host, warnings = _host(context)
+            raise nothing_stored(bad_lines)
+        host, warnings = log_host(context)
         return Batch(
             source=self.name,
             host=host,
@@ -66,27 +66,6 @@ def _read(log: Log, context: Context) -> tuple[list[Row], list[BadLine]]:
         reason = "It has no line end, so that it may be cut off."
         bad_lines.append(BadLine(log.first_line + len(lines), last, reason, cut=True))
     return rows, bad_lines
-
-
-def _refusal(bad_lines: list[BadLine]) -> PayloadError:
-    if not bad_lines:
-        return EmptyPayload("The log has blank lines only.", "Send a log with requests.")
-    first = bad_lines[0]
-    message = f"No line of the log can be stored. Line {first.number}: {first.reason}"
-    if first.cut:
-        return TruncatedPayload(message, "Send whole lines, with their line ends.", line=first.number)
-    return UnstorablePayload(message, "Send the log as the web server wrote it.", line=first.number)
-
-
-def _host(context: Context) -> tuple[Host, tuple[str, ...]]:
-    if context.host is not None:
-        return Host(f"host:{context.host}", context.host), ()
-    origin = context.origin
-    warning = (
-        f"The log does not name its host; it is known as that of {origin}."
-        " Add `host=NAME` to the URL, or `--host NAME`."
-    )
-    return Host(f"origin:{origin}", origin), (warning,)
 
 
 ACCESSLOG = AccessLogSource()

@@ -19,7 +19,7 @@ _TEXTS = frozenset((2, None))
 """Types of data: COUNT, COUNT64; INT and FLOAT as they were before 2019-11-16 and are since; STRING, NONE."""
 
 ABOUT = frozenset(
-    ("version", "pattoo_agent_id", "pattoo_agent_polling_interval", "pattoo_polling_interval")
+    ("release", "version", "pattoo_agent_id", "pattoo_agent_polling_interval", "pattoo_polling_interval")
 )
 """What changes with an update or a setting: the agents' own checksum leaves out the first two, too."""
 

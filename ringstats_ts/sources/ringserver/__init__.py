@@ -5,9 +5,9 @@ The formats are `src/logging.c` of EarthScope/ringserver, 2012 to 4.5.
 
 from __future__ import annotations
 
-from ringstats_ts.errors import EmptyPayload, PayloadError, TruncatedPayload, UnstorablePayload
-from ringstats_ts.model import JSON, BadLine, Batch, Context, Host, Log
+from ringstats_ts.model import JSON, Batch, Context, Log
 from ringstats_ts.sources.canonical import document_digest
+from ringstats_ts.sources.logs import log_host, nothing_stored
 from ringstats_ts.sources.ringserver.detect import is_log
 from ringstats_ts.sources.ringserver.log import Reader
 from ringstats_ts.words import counted
@@ -32,8 +32,8 @@ class RingserverSource:
         reader.read()
         events = tuple(reader.tables.events())
         if not events:
-            raise _refusal(reader.bad_lines)
-        host, warnings = _host(context)
+            raise nothing_stored(reader.bad_lines)
+        host, warnings = log_host(context)
         return Batch(
             source=self.name,
             host=host,
@@ -49,17 +49,6 @@ class RingserverSource:
         )
 
 
-def _host(context: Context) -> tuple[Host, tuple[str, ...]]:
-    if context.host is not None:
-        return Host(f"host:{context.host}", context.host), ()
-    origin = context.origin
-    warning = (
-        f"The log does not name its host; it is known as that of {origin}."
-        " Add `host=NAME` to the URL, or `--host NAME`."
-    )
-    return Host(f"origin:{origin}", origin), (warning,)
-
-
 def _mismatches(lines: list[int]) -> tuple[str, ...]:
     if not lines:
         return ()
@@ -67,16 +56,6 @@ def _mismatches(lines: list[int]) -> tuple[str, ...]:
         f"The total is not the sum of the streams in {counted(len(lines), 'transfer')}, the first in line"
         f" {lines[0]}. The view `ringserver_mismatches` shows them.",
     )
-
-
-def _refusal(bad_lines: list[BadLine]) -> PayloadError:
-    if not bad_lines:
-        return EmptyPayload("The log has blank lines only.", "Send a log with transfers.")
-    first = bad_lines[0]
-    message = f"No line of the log can be stored. Line {first.number}: {first.reason}"
-    if first.cut:
-        return TruncatedPayload(message, "Was it still being written?", line=first.number)
-    return UnstorablePayload(message, "Send the log as ringserver wrote it.", line=first.number)
 
 
 RINGSERVER = RingserverSource()
