@@ -71,7 +71,8 @@ def export(
         part of its day that is in the range.
     layout
         `rows`: `<table>/date=YYYY-MM-DD/<table>-YYYYMMDD.parquet`, the schema of a table
-        the same in all of its files. `wide`: `YYYY/MM/tailscale-status-YYYYMMDD.parquet`,
+        the same in all of its files; `<table>/source=<source>/date=…` where sources share
+        it. `wide`: `YYYY/MM/tailscale-status-YYYYMMDD.parquet`,
         a row for each document and a column for each of its values; in a folder for each
         host where there are several.
     host
@@ -108,7 +109,12 @@ class _Job:
     progress: Progress | None
 
     def rows(self, host_ids: Sequence[int]) -> Range:
-        return Range(host_ids, self.since, self.until)
+        return Range(host_ids, self.since, self.until, self.source.name)
+
+    def folder(self, table: str) -> Path:
+        """Where the files of a table lie: for one that several sources share, by source."""
+        shared = "%(source)s" in statements()[f"export_{table}"]
+        return self.out / table / f"source={self.source.name}" if shared else self.out / table
 
     def read(self, pages: Pages, rows: Range, day: datetime, label: str) -> Iterator[pa.Table]:
         """The pages of a day, told to `progress` as they come."""
@@ -139,7 +145,7 @@ def _write_rows(job: _Job) -> Iterator[ExportSummary]:
             continue
         pages = Pages(job.database, f"export_{table}", PAGE_ROWS)
         for day in days(job.database, table, rows):
-            path = job.out / table / f"date={day:%Y-%m-%d}" / f"{table}-{day:%Y%m%d}.parquet"
+            path = job.folder(table) / f"date={day:%Y-%m-%d}" / f"{table}-{day:%Y%m%d}.parquet"
             yield _write(path, pages.schema, _grouped(job.read(pages, rows, day, table)))
 
 

@@ -1130,6 +1130,7 @@ FROM (
         time >= %(since)s::timestamptz
         AND time < %(until)s::timestamptz
         AND host_id = ANY(%(host_ids)s::integer[])
+        AND source = %(source)s::text
         AND (
             %(after_host_id)s::integer IS NULL
             OR (
@@ -1162,19 +1163,19 @@ FROM (
         time >= %(since)s::timestamptz
         AND time < %(until)s::timestamptz
         AND host_id = ANY(%(host_ids)s::integer[])
+        AND source = %(source)s::text
         AND (
             %(after_host_id)s::integer IS NULL
             OR (
                 host_id >= %(after_host_id)s::integer
-                AND (host_id, time, source)
-                > (%(after_host_id)s::integer, %(after_time)s::timestamptz, %(after_source)s::text)
+                AND (host_id, time) > (%(after_host_id)s::integer, %(after_time)s::timestamptz)
             )
         )
-    ORDER BY host_id, time, source
+    ORDER BY host_id, time
     LIMIT %(page)s
 ) AS page
 LEFT JOIN hosts USING (host_id)
-ORDER BY page.host_id, page.time, page.source;
+ORDER BY page.host_id, page.time;
 
 -- name: overview_hosts
 SELECT

@@ -48,11 +48,15 @@ _UNIT = re.compile(r"\[(\w[^\]]*)\]")
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Rows of these hosts with `since` <= time < `until`; None is no bound."""
+    """Rows of these hosts with `since` <= time < `until`; None is no bound.
+
+    `source` is for tables that several sources share.
+    """
 
     host_ids: Sequence[int]
     since: datetime | None = None
     until: datetime | None = None
+    source: str | None = None
 
     def params(self) -> Params:
         """The parameters that every export statement takes."""
@@ -60,6 +64,7 @@ class Range:
             "host_ids": list(self.host_ids),
             "since": self.since or "-infinity",
             "until": self.until or "infinity",
+            "source": self.source,
         }
 
 
