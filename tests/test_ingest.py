@@ -577,7 +577,7 @@ def test_secrets_in_what_the_sender_is_told_are_not_kept(database, config):
         b"AuthURL%22%3A%22https%3A%2F%2Fc.example%2FSECRET",
         gzip.compress(b'{"AuthURL": "https://c.example/SECRET"}')[:-5],
     ):
-        payload = Payload(body, NOW)
+        payload = Payload(body, NOW, "tailscale")
         with pytest.raises(PayloadError) as caught:
             ingest(payload, database, config)
         reject(payload, caught.value, database, config)

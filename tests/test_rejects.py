@@ -160,7 +160,7 @@ def test_a_refused_document_of_a_body_may_have_the_time_of_its_neighbour(
 
 
 def test_what_is_refused_again_keeps_its_new_reason(database, refuse, again):
-    refused = refuse({"a": 1}, TimestampOutOfRange())
+    refused = refuse({"a": 1}, TimestampOutOfRange(), source="tailscale")
     for number in (1, 2):
         with pytest.raises(UnknownSource):
             again(refused)
@@ -170,7 +170,7 @@ def test_what_is_refused_again_keeps_its_new_reason(database, refuse, again):
             number,
             EARLIER,
         )
-        assert "tsstats sources" in refused.detail
+        assert "Name the source `json`, or none." in refused.detail
         assert refused.retried_at > NOW - timedelta(minutes=1)
 
 
@@ -261,7 +261,7 @@ def test_what_was_not_kept_says_why(database, refuse, again, body, error, why):
 
 
 def test_the_largest_that_is_kept_can_be_tried_again(refuse, again):
-    refused = refuse(b'{"a": 1}'.ljust(KEPT_BYTES))
+    refused = refuse(b'{"a": 1}'.ljust(KEPT_BYTES), source="tailscale")
     assert why_not_kept(refused) is None
     with pytest.raises(UnknownSource):
         again(refused)

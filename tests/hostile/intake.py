@@ -16,6 +16,8 @@ from ringstats_ts.times import parse_time
 from tests.sources.test_tailscale_round_trip import expected
 
 HOST = "hostile"
+STATUS = f"/v1/ingest/tailscale?host={HOST}"
+"""Named: what is no status is refused, and not taken as any other JSON."""
 MIB = 1024 * 1024
 _COUNTED = re.compile(
     r'tsstats_(?:documents_total\{.*outcome="(\w+)".*\}|rows_total\{.*\}|requests_in_flight) (\S+)$'
@@ -55,7 +57,7 @@ class Intake:
         yield
         assert self.rows() == before
 
-    def post(self, body, path=f"/?host={HOST}", headers=None):
+    def post(self, body, path=STATUS, headers=None):
         """Post, and see that the answer is none of a bug's, and is one for programs to read."""
         answer = self.server.post(body, path, headers)
         assert answer.status < 500, answer.content
@@ -65,7 +67,7 @@ class Intake:
         assert answer.headers["content-type"] == kind
         return answer
 
-    def judged(self, body, path=f"/?host={HOST}", headers=None, sent=None):
+    def judged(self, body, path=STATUS, headers=None, sent=None):
         """The status of the answer: what it takes comes back equal, what it refuses changes no row.
 
         `sent` are the documents of the body, where it does not tell them itself.
