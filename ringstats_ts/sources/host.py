@@ -10,13 +10,12 @@ from ringstats_ts.model import JSON, Batch, Context, Log
 from ringstats_ts.sources.canonical import canonical, document_digest
 from ringstats_ts.sources.flatten import take_numbers
 from ringstats_ts.sources.samples import (
-    STAMP,
     TABLES,
     document_batch,
     named_host,
     sample_rows,
-    sample_time,
 )
+from ringstats_ts.sources.sampling import STAMP, sample_time
 from ringstats_ts.sources.secrets import without_secrets
 from ringstats_ts.sources.tailscale.split import text
 
@@ -89,7 +88,7 @@ class HostSource:
         encoded = canonical(document)
         screened: dict[str, JSON] = without_secrets(document, encoded)
         _check(screened)
-        sample = sample_time(screened, _TIMES, context)
+        sample = sample_time(screened, context, _TIMES)
         about = {key: screened[key] for key in (MARKER, *_TIMES) if key in screened and key != sample.key}
         numbers, rest = take_numbers(
             {key: value for key, value in screened.items() if key not in (MARKER, *_TIMES)}, _ID_KEYS

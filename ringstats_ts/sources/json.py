@@ -6,13 +6,12 @@ from ringstats_ts.model import JSON, Batch, Context, Log
 from ringstats_ts.sources.canonical import canonical, document_digest
 from ringstats_ts.sources.flatten import take_numbers
 from ringstats_ts.sources.samples import (
-    STAMP,
     TABLES,
     document_batch,
     named_host,
     sample_rows,
-    sample_time,
 )
+from ringstats_ts.sources.sampling import STAMP, sample_time
 from ringstats_ts.sources.secrets import without_secrets
 
 _HOST_KEYS = ("hostname", "host")
@@ -35,7 +34,7 @@ class JsonSource:
         """Turn an object into a batch: see `ringstats_ts.model.Source`."""
         encoded = canonical(document)
         screened: dict[str, JSON] = without_secrets(document, encoded)
-        sample = sample_time(screened, (STAMP,), context)
+        sample = sample_time(screened, context)
         stamp = {STAMP: screened[STAMP]} if STAMP in screened and sample.key is None else {}
         numbers, rest = take_numbers({key: value for key, value in screened.items() if key != STAMP})
         names = (screened[key] for key in _HOST_KEYS if isinstance(screened.get(key), str))

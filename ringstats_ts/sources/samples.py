@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -17,15 +15,12 @@ from ringstats_ts.limits import pointer
 from ringstats_ts.model import JSON, Attributes, Batch, Context, Entity, Host, Rows
 from ringstats_ts.sources.canonical import attributes, canonical
 from ringstats_ts.sources.flatten import Number, dotted
-from ringstats_ts.sources.tailscale.times import ZERO, is_naive, read_sample_time
+from ringstats_ts.sources.sampling import NO_HOST, SampleTime
 
 TABLES = ("series", "samples", "documents")
 SAMPLES = ("source", "series_id", "value")
 DOCUMENTS = ("source", "samples", "attribute_id")
 ROLLUP = "samples"
-
-STAMP = "_timestamp"
-"""What a sender calls the time that it puts into a document."""
 
 MOST_SAMPLES = 10_000
 """Numbers of one document: each is a row, and each that is new a series for ever."""
@@ -109,44 +104,13 @@ def sample_rows(
     return rows
 
 
-@dataclass(frozen=True, slots=True)
-class SampleTime:
-    """When a document was true. `key` is the member that says so, where it is the document's own word."""
-
-    time: datetime
-    known: bool = True
-    key: str | None = None
-    warnings: tuple[str, ...] = ()
-
-
-def sample_time(document: Mapping[str, JSON], keys: Sequence[str], context: Context) -> SampleTime:
-    """The time the sender names, else the first of the keys, else the file; at the last the time of arrival.
-
-    Raises
-    ------
-    UnstorablePayload
-        where a key holds no time.
-    """
-    key = next((key for key in keys if document.get(key) not in (None, "", ZERO)), None)
-    stamped = None if key is None else _read_stamp(document[key], key)
-    if context.time is not None:
-        return SampleTime(context.time, key=key if stamped == context.time else None)
-    if key is not None and stamped is not None:
-        warning = f"{key} has no zone; it was read as UTC. Write it with a zone (RFC 3339)."
-        return SampleTime(stamped, key=key, warnings=(warning,) if is_naive(document[key]) else ())
-    if context.file_time is not None:
-        return SampleTime(context.file_time)
-    return SampleTime(context.received_at, known=False)
-
-
 def named_host(name: JSON, context: Context) -> tuple[Host, tuple[str, ...]]:
     """The host that the sender names, else the document; else its address, with a warning."""
     if context.host:
         return Host(f"host:{context.host}", context.host), ()
     if isinstance(name, str) and 0 < len(name) <= HOST_LENGTH:
         return Host(f"name:{name}", name), ()
-    warning = "The document does not name its host; it is known by its address. Add `host=NAME` to the URL."
-    return Host(f"sender:{context.sender}", context.sender), (warning,)
+    return Host(f"sender:{context.sender}", context.sender), (NO_HOST,)
 
 
 def document_batch(
@@ -182,12 +146,3 @@ def document_batch(
 def kept(rest: Mapping[str, JSON]) -> Attributes | None:
     """The attributes of what is left of a document, if anything is."""
     return attributes(rest) if rest else None
-
-
-def _read_stamp(value: JSON, key: str) -> datetime:
-    time, _ = read_sample_time(value) or (None, None)
-    if time is None:
-        raise UnstorablePayload(
-            f"{key} is not a time. Write it in RFC 3339, or as seconds since 1970.", pointer=pointer((key,))
-        )
-    return time

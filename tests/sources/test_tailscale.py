@@ -16,7 +16,7 @@ from ringstats_ts.model import Attributes, Batch, Context, Log
 from ringstats_ts.sources import SOURCES, by_name, check, detect
 from ringstats_ts.sources.secrets import redact
 from ringstats_ts.sources.tailscale import TAILSCALE
-from ringstats_ts.sources.tailscale.times import read_time, write_time
+from ringstats_ts.sources.times import read_time, write_time
 
 CASES = Path(__file__).parent / "tailscale"
 SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*.json"))
@@ -188,9 +188,9 @@ def test_detects_a_status_document_whole_or_trimmed(status: Any) -> None:
         ({}, "an empty object"),
         ({"devices": []}, "an answer of the Tailscale devices API"),
         ({"nodes": []}, "an answer of the Headscale API"),
-        ({"Peer": {}, "User": {}}, "a JSON object"),
-        ({"Self": {"ID": "x", "HostName": "y"}}, "a JSON object"),
-        ({"Peer": {"a": {"ID": 1, "OS": "linux", "HostName": "b"}}}, "a JSON object"),
+        ({"Peer": {}, "User": {}}, "a JSON object of no known kind"),
+        ({"Self": {"ID": "x", "HostName": "y"}}, "a JSON object of no known kind"),
+        ({"Peer": {"a": {"ID": 1, "OS": "linux", "HostName": "b"}}}, "a JSON object of no known kind"),
         (Log(b"START  of something\nelse"), "text that begins with 'START  of something'"),
     ],
 )

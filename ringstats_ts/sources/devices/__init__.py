@@ -12,7 +12,8 @@ from ringstats_ts.model import JSON, Batch, Context, Log
 from ringstats_ts.sources.canonical import canonical, document_digest
 from ringstats_ts.sources.devices import api, headscale
 from ringstats_ts.sources.devices.known import names
-from ringstats_ts.sources.devices.listing import STAMP, Format, Listing, read_listing
+from ringstats_ts.sources.devices.listing import Format, Listing, read_listing
+from ringstats_ts.sources.sampling import STAMP
 from ringstats_ts.sources.secrets import without_secrets
 from ringstats_ts.sources.tailscale.split import Path, kind, refuse
 

@@ -8,7 +8,7 @@ the columns alone would not give back:
     key to value: null and "", which are NULL in the column too, a time that is none, a
     number in a column of text, and keys that begin with $.
 `$zone`
-    key to form (see `ringstats_ts.sources.tailscale.times`): times that are not written in
+    key to form (see `ringstats_ts.sources.times`): times that are not written in
     Z. The form `protobuf` is an object with `seconds` and `nanos`.
 """
 
@@ -22,7 +22,7 @@ from ringstats_ts.limits import pointer
 from ringstats_ts.model import JSON
 from ringstats_ts.sources.tailscale import split
 from ringstats_ts.sources.tailscale.split import Path, kind, refuse
-from ringstats_ts.sources.tailscale.times import read_time, read_unix
+from ringstats_ts.sources.times import read_time, read_unix
 
 PROTOBUF = "protobuf"
 

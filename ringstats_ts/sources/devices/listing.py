@@ -14,9 +14,9 @@ from ringstats_ts.limits import pointer
 from ringstats_ts.model import JSON, Batch, Context, Entity, Host, Rows
 from ringstats_ts.sources.canonical import attributes
 from ringstats_ts.sources.devices.fields import Fields
+from ringstats_ts.sources.sampling import NO_HOST, STAMP, SampleTime, sample_time
 from ringstats_ts.sources.tailscale.nodes import Tailnet
 from ringstats_ts.sources.tailscale.split import Path, refuse
-from ringstats_ts.sources.tailscale.times import ZERO, is_naive, read_sample_time
 
 COLUMNS = (
     "device_id",
@@ -51,9 +51,6 @@ COLUMNS = (
     "attribute_id",
 )
 LIST_COLUMNS = ("kind", "devices", "connected", "external", "attribute_id")
-
-STAMP = "_timestamp"
-"""The key under which a sender may put the time of the observation into a document."""
 
 _READ = COLUMNS[3:-1]
 _DIGITS = 6
@@ -104,7 +101,7 @@ def read_listing(
     devices = [form.read(fields) for fields in found]
     tailnet = form.tailnet(devices)
     host, host_warnings = _host(tailnet, context)
-    sample = _sample_time(listing.around, context)
+    sample = sample_time(listing.around, context)
     rows = [
         (
             device_id,
@@ -175,7 +172,7 @@ def _node(fields: Fields, device: Row, tailnet: str, form: Format) -> Entity | N
 
 
 def _list_row(
-    devices: Sequence[Row], around: Mapping[str, JSON], form: Format, sample: _SampleTime
+    devices: Sequence[Row], around: Mapping[str, JSON], form: Format, sample: SampleTime
 ) -> tuple[Any, ...]:
     """The listing itself: how many devices it has, how many of them are connected, or from elsewhere."""
     rest = Fields(around, ())
@@ -196,34 +193,6 @@ def _count(devices: Sequence[Row], column: str) -> int | None:
     return None if told and all(value is None for value in told) else told.count(True)
 
 
-@dataclass(frozen=True, slots=True)
-class _SampleTime:
-    """When the document was true. `form` is that of its own stamp, where this is the stamp's time."""
-
-    time: datetime
-    known: bool = True
-    form: str | None = None
-    warnings: tuple[str, ...] = ()
-
-
-def _sample_time(around: Mapping[str, JSON], context: Context) -> _SampleTime:
-    """The time the sender names, else the stamp, else the file; at the last the time of arrival."""
-    stamp = around.get(STAMP)
-    stamped, form = read_sample_time(stamp) or (None, None)
-    if context.time is not None:
-        return _SampleTime(context.time, form=form if stamped == context.time else None)
-    if stamped is not None:
-        warning = "_timestamp has no zone; it was read as UTC. Write it with a zone (RFC 3339)."
-        return _SampleTime(stamped, form=form, warnings=(warning,) if is_naive(stamp) else ())
-    if stamp not in (None, "", ZERO):
-        raise UnstorablePayload(
-            "_timestamp is not a time. Write it in RFC 3339, or as seconds since 1970.", pointer=f"/{STAMP}"
-        )
-    if context.file_time is not None:
-        return _SampleTime(context.file_time)
-    return _SampleTime(context.received_at, known=False)
-
-
 def _apart(time: datetime, device_id: str) -> datetime:
     """The time of a device that is a document of its own, some microseconds later by its id.
 
@@ -240,8 +209,7 @@ def _host(tailnet: str, context: Context) -> tuple[Host, tuple[str, ...]]:
         return Host(f"host:{context.host}", context.host, tailnet), ()
     if tailnet:
         return Host(f"tailnet:{tailnet}", tailnet, tailnet), ()
-    warning = "The document does not name its host; it is known by its address. Add `host=NAME` to the URL."
-    return Host(f"sender:{context.sender}", context.sender), (warning,)
+    return Host(f"sender:{context.sender}", context.sender), (NO_HOST,)
 
 
 def _no_times(found: Sequence[Fields]) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ from ringstats_ts.sources.tailscale.peers import (
     stable_ids,
 )
 from ringstats_ts.sources.tailscale.split import COUNTER, integer
-from ringstats_ts.sources.tailscale.times import ZERO, read_time
+from ringstats_ts.sources.times import ZERO, read_time
 
 REMEMBERED_BYTES = 10_000_000
 """JSON of all the peers that are remembered, which take some five times that in memory."""

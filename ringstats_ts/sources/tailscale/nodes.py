@@ -10,7 +10,7 @@ from typing import Any
 from ringstats_ts.model import JSON, Entity
 from ringstats_ts.sources.canonical import facts_digest
 from ringstats_ts.sources.tailscale.split import Path, flag, integer, members, text, texts, time
-from ringstats_ts.sources.tailscale.times import write_time
+from ringstats_ts.sources.times import write_time
 
 Fields = Mapping[str, JSON]
 

@@ -15,7 +15,7 @@ from ringstats_ts.sources.canonical import attributes
 from ringstats_ts.sources.tailscale.known import PEER, unknown_peer
 from ringstats_ts.sources.tailscale.nodes import Fields, Node, Tailnet, read_node
 from ringstats_ts.sources.tailscale.split import Path, Split, kind, refuse, text
-from ringstats_ts.sources.tailscale.times import ZERO, read_time
+from ringstats_ts.sources.times import ZERO, read_time
 
 COLUMNS = (
     "node_id",

@@ -23,7 +23,7 @@ from typing import NoReturn
 from ringstats_ts.errors import UnstorablePayload
 from ringstats_ts.limits import pointer
 from ringstats_ts.model import JSON
-from ringstats_ts.sources.tailscale.times import ZERO, read_time
+from ringstats_ts.sources.times import ZERO, read_time
 
 Path = tuple[str, ...]
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from ringstats_ts.errors import UnstorablePayload
 from ringstats_ts.model import Batch, Changes, Context, Entity, Host, Rows
 from ringstats_ts.sources.canonical import attributes, canonical, document_digest, facts_digest
+from ringstats_ts.sources.sampling import NO_HOST, SampleTime, sample_time
 from ringstats_ts.sources.tailscale import peers as peer_rows
 from ringstats_ts.sources.tailscale.columns import read_columns, screened
 from ringstats_ts.sources.tailscale.known import PEER, STATUS, unknown_peer, unknown_status
 from ringstats_ts.sources.tailscale.nodes import Fields, Tailnet, read_node, reporter_id, short_name
 from ringstats_ts.sources.tailscale.peers import Peers, Reporter, read_peers
 from ringstats_ts.sources.tailscale.split import Split, flag, members, text
-from ringstats_ts.sources.tailscale.times import ZERO, is_naive, read_sample_time
 
 COLUMNS = (
     "node_id",
@@ -42,7 +39,7 @@ def read_status(document: dict[str, Any], context: Context) -> Batch:
     tailnet = Tailnet.of(status)
     node = members(status, "Self", ()) or {}
     stable_id = reporter_id(node)
-    sample = _sample_time(status, context)
+    sample = sample_time(status, context)
     host, host_warnings = _host(node, stable_id, tailnet, context)
     reporter = _reporter(status, node, tailnet)
     own = read_node(node, ("Self",), stable_id or "", tailnet, text(status, "Version", ()))
@@ -79,35 +76,6 @@ def _digest(status: Fields, peers: Peers) -> bytes:
     return document_digest(canonical(head) + peers.content)
 
 
-@dataclass(frozen=True, slots=True)
-class _SampleTime:
-    """When the document was true. `form` is that of its own stamp, where this is the stamp's time."""
-
-    time: datetime
-    known: bool = True
-    form: str | None = None
-    warnings: tuple[str, ...] = ()
-
-
-def _sample_time(status: Fields, context: Context) -> _SampleTime:
-    """The time the sender names, else the document, else the file; at the last the time of arrival."""
-    stamp = status.get("_timestamp")
-    found = read_sample_time(stamp)
-    stamped, form = found or (None, None)
-    if context.time is not None:
-        return _SampleTime(context.time, form=form if stamped == context.time else None)
-    if stamped is not None:
-        warning = "_timestamp has no zone; it was read as UTC. Write it with a zone (RFC 3339)."
-        return _SampleTime(stamped, form=form, warnings=(warning,) if is_naive(stamp) else ())
-    if stamp not in (None, "", ZERO):
-        raise UnstorablePayload(
-            "_timestamp is not a time. Write it in RFC 3339, or as seconds since 1970.", pointer="/_timestamp"
-        )
-    if context.file_time is not None:
-        return _SampleTime(context.file_time)
-    return _SampleTime(context.received_at, known=False)
-
-
 def _host(
     node: Fields, stable_id: str | None, tailnet: Tailnet, context: Context
 ) -> tuple[Host, tuple[str, ...]]:
@@ -121,8 +89,7 @@ def _host(
         return Host(identity, name, tailnet.name, own_id), ()
     if host_name:
         return Host(f"name:{host_name}", host_name, tailnet.name, stable_id), ()
-    warning = "The document does not name its host; it is known by its address. Add `host=NAME` to the URL."
-    return Host(f"sender:{context.sender}", context.sender, tailnet.name, stable_id), (warning,)
+    return Host(f"sender:{context.sender}", context.sender, tailnet.name, stable_id), (NO_HOST,)
 
 
 def _reporter(status: Fields, node: Fields, tailnet: Tailnet) -> Reporter:
@@ -144,7 +111,7 @@ def _exit_node(status: Fields, peers: Peers, tailnet: Tailnet) -> Entity | None:
 
 
 def _status_row(
-    status: Fields, node: Entity | None, exit_node: Entity | None, peers: Peers, sample: _SampleTime
+    status: Fields, node: Entity | None, exit_node: Entity | None, peers: Peers, sample: SampleTime
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     fields = Split(status, (), STATUS)
     state, version, health = fields.text("BackendState"), fields.text("Version"), fields.texts("Health")
