@@ -39,9 +39,10 @@ CREATE TABLE documents (
     time timestamptz NOT NULL,
     received_at timestamptz NOT NULL,
     source text NOT NULL,
+    agent text NOT NULL DEFAULT '',
     samples integer NOT NULL,
     attribute_id bigint,
-    PRIMARY KEY (host_id, time, source)
+    PRIMARY KEY (host_id, time, source, agent)
 );
 
 SELECT create_hypertable(
@@ -80,13 +81,14 @@ BEGIN
     COMMENT ON COLUMN samples.received_at IS 'Time of arrival.';
     COMMENT ON COLUMN samples.source IS 'Payload format, as in series.';
     COMMENT ON COLUMN samples.series_id IS 'What the number is (series).';
-    COMMENT ON COLUMN samples.value IS 'The number, exactly as it was written.';
+    COMMENT ON COLUMN samples.value IS 'The number: whole ones of 64 bits exactly, others as a double precision has them.';
 
     COMMENT ON TABLE documents IS 'What a document said beside its numbers.';
     COMMENT ON COLUMN documents.host_id IS 'Host that reported (hosts).';
     COMMENT ON COLUMN documents.time IS 'Time of the observation.';
     COMMENT ON COLUMN documents.received_at IS 'Time of arrival.';
     COMMENT ON COLUMN documents.source IS 'Payload format: host, pattoo or json.';
+    COMMENT ON COLUMN documents.agent IS 'Which of the host''s agents sent it (pattoo_agent_id); empty for sources without agents.';
     COMMENT ON COLUMN documents.samples IS 'Numbers of the document that are in samples.';
     COMMENT ON COLUMN documents.attribute_id IS 'Everything else in it (attributes); NULL where there is nothing.';
 END $$;

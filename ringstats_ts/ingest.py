@@ -19,6 +19,7 @@ from ringstats_ts.errors import (
     BadParameter,
     PartlyRefused,
     PayloadError,
+    PayloadTooLarge,
     Refusal,
     RingstatsError,
     UnstorablePayload,
@@ -39,6 +40,9 @@ from ringstats_ts.words import counted
 
 Place = tuple[int, int]
 """The number of a payload and that of a document in it, from 0."""
+
+LINE_VALUES = 5
+"""What a line of a log counts for, of the values that a body may have."""
 
 BAD_LINES = 10_000
 """Most lines of one log that are kept as rejects; a log with more of them is refused as a whole."""
@@ -69,7 +73,7 @@ def ingest(
     found = _documents(payload, config)
     refusals = Refusals(found, go_on=payload.partial and len(found) > 1)
     try:
-        batches = _parsed(refusals, payload, config)
+        batches = _parsed(refusals, payload, config, now)
         bounded = not payload.backfill and now is None
         allowance = Allowance.of(payload.token, config) if bounded else None
         # One for all of it: each step with a deadline of its own could take as long again.
@@ -181,7 +185,10 @@ class Refusals:
 
 def _documents(payload: Payload, config: Config) -> list[Document]:
     log = as_log(payload.body, payload.first_line)
-    if sources.detect_log(log) is not None:
+    # Of a later part it is known.
+    if payload.first_line > 1 or sources.detect_log(log) is not None:
+        if not payload.backfill:
+            _check_length(log, config)
         return [Document(log)]
     return (separate_documents if payload.partial else documents)(
         payload.body,
@@ -193,34 +200,49 @@ def _documents(payload: Payload, config: Config) -> list[Document]:
     )
 
 
-def _parsed(refusals: Refusals, payload: Payload, config: Config) -> dict[int, Batch]:
+def _check_length(log: Log, config: Config) -> None:
+    """Refuse a log of more rows than are stored in time: each has a line, or braces, of its own."""
+    most = config.max_values // LINE_VALUES
+    rows = max(log.text.count(b"\n"), log.text.count(b"{"))
+    if rows > most:
+        raise PayloadTooLarge(
+            f"The log has more than {most:,} entries.",
+            "Send it in parts, or store it as a file with `tsstats ingest`.",
+        )
+
+
+def _parsed(
+    refusals: Refusals, payload: Payload, config: Config, now: datetime | None = None
+) -> dict[int, Batch]:
     """The batches of the good documents, by number."""
     source = sources.by_name(payload.source) if payload.source else None
     batches = {}
     for number, document in enumerate(refusals.found):
         with refusals.of(number):
-            batches[number] = _apart(number, _parse_one(document, payload, source, config))
+            batches[number] = _apart(
+                number, _parse_one(document, payload, source, _context(document, payload, config, now))
+            )
     if not payload.partial and not any(batch.is_log for batch in batches.values()):
         # Behind the sources, which name the field where it is one that they know.
         refuse_rounded(payload.body)
     return batches
 
 
-def _parse_one(document: Document, payload: Payload, source: Source | None, config: Config) -> Batch:
+def _parse_one(document: Document, payload: Payload, source: Source | None, context: Context) -> Batch:
     if document.error is not None:
         raise document.error
-    if source is not None:
-        sources.check(source, document.value)
-    else:
+    if source is None:
         source = sources.detect(document.value)
-    batch = source.parse(document.value, _context(document, payload, config))
+    elif payload.first_line == 1:
+        sources.check(source, document.value)
+    batch = source.parse(document.value, context)
     batch = replace(batch, is_log=isinstance(document.value, Log))
     if document.text is not None:
         refuse_rounded(document.text)
     return check_host(payload.token, _with_bad_lines(batch))
 
 
-def _context(document: Document, payload: Payload, config: Config) -> Context:
+def _context(document: Document, payload: Payload, config: Config, now: datetime | None) -> Context:
     # What names no client needs no key, which would be made for it.
     lookups = references(config) if isinstance(document.value, Log) else Lookups()
     return Context(
@@ -231,7 +253,7 @@ def _context(document: Document, payload: Payload, config: Config) -> Context:
         sender=payload.sender,
         origin=payload.origin,
         earliest=OLDEST_EVENT,
-        latest=payload.received_at + config.future,
+        latest=(now or payload.received_at) + config.future,
         lookups=lookups,
         event_ids=payload.event_ids or EventIds(lookups.event_key),
     )

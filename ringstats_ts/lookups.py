@@ -11,6 +11,7 @@ from datetime import date, datetime
 from hashlib import blake2b
 
 _PSEUDONYM_BYTES = 8
+_NAME_LENGTH = 255
 _ID_BYTES = 8
 
 
@@ -62,7 +63,7 @@ class Lookups:
     def client(self, address: str) -> str:
         """The client as it is stored: 16 hexadecimal digits, or the address or name itself if asked for."""
         if self.raw:
-            return address
+            return address[:_NAME_LENGTH]
         return blake2b(address.encode(), digest_size=_PSEUDONYM_BYTES, key=self.keys[0][:64]).hexdigest()
 
     def place(self, address: str) -> Place:

@@ -1,6 +1,7 @@
 """Logs: each event once, whatever brings it; what cannot be read is kept with the number of its line."""
 
 import gzip
+import json
 import os
 import re
 from collections import Counter
@@ -11,7 +12,16 @@ import pytest
 
 from ringstats_ts.cli import longlogs
 from ringstats_ts.cli.longlogs import is_long_log, parts
-from ringstats_ts.errors import BadParameter, LostClientKey, MalformedPayload, UnstorablePayload
+from ringstats_ts.errors import (
+    BadParameter,
+    ConflictingPayload,
+    LostClientKey,
+    MalformedPayload,
+    PayloadError,
+    PayloadTooLarge,
+    TimestampOutOfRange,
+    UnstorablePayload,
+)
 from ringstats_ts.ingest import ingest, ingest_parsed
 from ringstats_ts.model import Payload
 from ringstats_ts.rejects import retry
@@ -122,6 +132,88 @@ def test_a_bad_line_can_be_retried(database, config):
     assert list_rejects(database) == []
 
 
+def test_a_line_of_the_future_is_stored_when_its_time_has_come(database, config):
+    body = line(1) + line(2, at=NOW + timedelta(hours=1))
+    assert (take(database, config, body).rows, take(database, config, body).duplicate) == (1, True)
+    (kept,) = list_rejects(database)
+    later = ingest(Payload(body, NOW + timedelta(hours=2), host="web-1"), database, config)[0]
+    assert (later.rows, later.duplicate, later.bad_lines) == (1, False, 0)
+    (receipt,) = retry(find_reject(database, kept.reject_id), database, config, now=NOW + timedelta(hours=2))
+    assert (receipt.rows, list_rejects(database)) == (0, [])
+    assert stored(database)[0] == 2
+
+
+def test_the_same_bad_line_of_two_machines_is_kept_for_each(database, config):
+    for origin in ("edge-1", "edge-2", "edge-1"):
+        take(database, config, b"#Software: x\n" + line(1) + line(len(origin)), host=None, origin=origin)
+    assert [reject.payload.origin for reject in list_rejects(database)] == ["edge-1", "edge-2"]
+
+
+def test_a_post_of_more_than_is_stored_in_time_is_refused(database, config):
+    small = replace(config, max_values=250)
+    with pytest.raises(PayloadTooLarge, match="more than 50 entries"):
+        take(database, small, LOG)
+    assert take(database, small, LOG, backfill=True).rows == 60
+
+
+def test_each_log_is_judged_by_the_retention_of_its_own_tables(database, config):
+    log = b"".join(BLOCK.replace(b"{0}", b"2026-11-21T00:00:0%dZ" % number) for number in range(2))
+    database.run("SELECT add_retention_policy('ringserver_access', INTERVAL '1 hour')")
+    try:
+        access = b'{"log_time":"%s","client":{"ip":"192.0.2.1"},"event":"connect"}\n'
+        now = (NOW - timedelta(minutes=5)).isoformat().replace("+00:00", "Z").encode()
+        assert take(database, config, access % now).rows == 1
+        assert take(database, config, log).rows == 6
+        with pytest.raises(TimestampOutOfRange):
+            take(database, config, access % b"2026-11-21T00:00:00Z")
+    finally:
+        database.run("SELECT remove_retention_policy('ringserver_access')")
+
+
+@pytest.mark.parametrize(
+    "around", ["[{0},{0}]", '{{"note": 1}}\n[{0}]', "{0}\n{1}"], ids=["array", "inside", "pretty"]
+)
+def test_an_entry_out_of_its_log_is_not_taken_for_any_json(database, config, around):
+    entry = {"log_time": "2026-11-21T00:00:00Z", "client": {"ip": "203.0.113.9"}, "event": "connect"}
+    body = around.format(json.dumps(entry), json.dumps(entry, indent=1)).encode()
+    if around.startswith("{0}"):
+        body = json.dumps(entry, indent=1).encode()
+    with pytest.raises(PayloadError):
+        take(database, config, body)
+    assert database.run("SELECT FROM documents") == []
+
+
+def test_a_log_of_a_ringserver_behind_another_line_is_one(database, config):
+    entry = b'{"log_time":"2026-11-21T00:00:00Z","client":{"ip":"203.0.113.9"},"event":"connect"}\n'
+    receipt = take(database, config, b'{"note":"rotated"}\n' + entry)
+    assert (receipt.source, receipt.rows, receipt.bad_lines) == ("ringserver", 1, 1)
+
+
+def test_two_agents_of_a_host_lose_nothing_to_each_other(database, config):
+    def post(agent, value):
+        pairs = {"0": ["pattoo_key", "k"], "1": ["pattoo_value", value], "2": ["pattoo_data_type", 99]}
+        pairs |= {"3": ["pattoo_timestamp", int(NOW.timestamp() * 1000)], "4": ["note", agent]}
+        text = {"5": ["pattoo_key", "s"], "6": ["pattoo_value", agent], "7": ["pattoo_data_type", 2]}
+        return json.dumps(
+            {
+                "pattoo_agent_timestamp": int(NOW.timestamp() * 1000),
+                "pattoo_agent_id": agent,
+                "pattoo_agent_polling_interval": 300000,
+                "pattoo_datapoints": {
+                    "key_value_pairs": pairs | text,
+                    "datapoint_pairs": [[0, 1, 2, 3, 4], [5, 6, 7, 3]],
+                },
+            }
+        ).encode()
+
+    assert [take(database, config, post(agent, 1)).rows for agent in ("os", "snmp")] == [2, 2]
+    assert database.run("SELECT agent FROM documents ORDER BY 1") == [("os",), ("snmp",)]
+    with pytest.raises(ConflictingPayload, match="Other values are stored"):
+        take(database, config, post("os", 2))
+    assert database.run("SELECT sum(value)::integer FROM samples") == [(2,)]
+    assert take(database, config, post("os", 1)).duplicate
+
+
 def test_a_log_of_too_many_bad_lines_is_refused_whole(database, config):
     with pytest.raises(UnstorablePayload, match="10,001 lines could not be stored, the first of them line 2"):
         take(database, config, line(1) + b"junk\n" * 10_001)
@@ -210,7 +302,23 @@ def test_a_block_longer_than_a_part_is_waited_for(database, config, tmp_path, mo
     assert list_rejects(database) == []
 
 
+def test_a_part_that_begins_with_bad_lines_goes_on(database, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(longlogs, "PART_BYTES", 1000)
+    path = tmp_path / "access.log"
+    lines = LOG.splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:11], *[b"PHP Warning\n"] * 40, *lines[11:]]))
+    for part in parts(str(path), Payload(b"", NOW, host="web-1", backfill=True), config):
+        ingest_parsed([part], database, config)
+    assert stored(database) == counted(LOG)
+    assert len(list_rejects(database)) == 40
+
+
 def test_other_files_are_no_long_logs(tmp_path):
-    for name, content in {"a.json": b"[]" * 99, "b.gz": b"\x1f\x8b" + os.urandom(99), "c": b""}.items():
+    for name, content in {
+        "a.json": b"[]" * 99,
+        "b.gz": b"\x1f\x8b" + os.urandom(99),
+        "c": b"",
+        "d": b"\xff\xfe" + b"abc" * 99,
+    }.items():
         (tmp_path / name).write_bytes(content)
         assert not is_long_log(str(tmp_path / name))

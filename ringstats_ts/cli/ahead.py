@@ -12,9 +12,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ringstats_ts.cli.files import STANDARD_INPUT, parse_files
@@ -61,7 +62,8 @@ def _parsed_ahead(groups: Sequence[Sequence[str]], template: Payload, config: Co
     try:
         while True:
             while len(ahead) < 2 * READERS and (group := next(left, None)) is not None:
-                ahead.append((group, pool.submit(parse_files, group, template, config)))
+                with _interrupts_held():
+                    ahead.append((group, pool.submit(parse_files, group, template, config)))
             if not ahead:
                 return
             group, parsed = ahead.popleft()
@@ -73,6 +75,16 @@ def _parsed_ahead(groups: Sequence[Sequence[str]], template: Payload, config: Co
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C away from processes that start in the block: they are not ready for it yet."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _be_a_reader() -> None:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from ringstats_ts.config import Config
 from ringstats_ts.decode import GZIP_MAGIC, as_log
-from ringstats_ts.errors import BadParameter, MalformedPayload, TruncatedPayload
+from ringstats_ts.errors import BadParameter, MalformedPayload, PayloadError, TruncatedPayload
 from ringstats_ts.ingest import Parsed, parse
 from ringstats_ts.lookups import EventIds
 from ringstats_ts.model import Payload
@@ -31,7 +31,7 @@ def is_long_log(path: str) -> bool:
     try:
         with _opened(path) as file:
             return detect_log(as_log(file.read(HEAD_BYTES))) is not None
-    except (OSError, EOFError, zlib.error):
+    except (OSError, EOFError, zlib.error, PayloadError):
         return False
 
 
@@ -69,6 +69,7 @@ def parts(path: str, template: Payload, config: Config) -> Iterator[Parsed]:
             # Not one whole block yet: it goes on in the next part.
             rest = body
             continue
+        template = replace(template, source=parsed.batches[0].source)
         first_line, rest = first_line + body.count(b"\n"), b""
         if not is_last:
             parsed, rest, first_line = _without_rest(parsed, first_line)

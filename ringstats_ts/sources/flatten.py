@@ -99,7 +99,7 @@ class _Taker:
 
     def _elements(self, elements: list[JSON], place: _Place) -> JSON:
         own = self._id_keys.get(place.keys[0]) if len(place.keys) == 1 and not place.depth else None
-        if own is not None and (ids := _ids(elements, own)):
+        if own is not None and (ids := _ids(elements, own, numbered=True)):
             return self._named(elements, place, own, ids, own)
         for key in ID_KEYS:
             if ids := _ids(elements, key):
@@ -130,12 +130,18 @@ class _Taker:
         return rests
 
 
-def _ids(elements: Sequence[JSON], key: str) -> list[str]:
-    """The ids of the elements, if every one has its own under this key; else none."""
-    ids = []
+def _ids(elements: Sequence[JSON], key: str, *, numbered: bool = False) -> list[str]:
+    """The ids of the elements, if every one has its own under this key; else none.
+
+    With `numbered` one that repeats has its number behind it, as the mount points of a path have.
+    """
+    ids: list[str] = []
     for element in elements:
         found = element.get(key) if isinstance(element, dict) else None
         if type(found) not in (str, int) or not 0 < len(str(found)) <= _ID_LENGTH:
             return []
         ids.append(str(found))
+    if numbered:
+        before = [ids[:place].count(name) for place, name in enumerate(ids)]
+        ids = [f"{name} ({count + 1})" if count else name for name, count in zip(ids, before, strict=True)]
     return ids if len(set(ids)) == len(ids) else []

@@ -39,8 +39,10 @@ def without_secrets(document: JSON, encoded: bytes) -> JSON:
 
 def may_hold_secrets(encoded: bytes) -> bool:
     """Whether there may be a secret in JSON as our encoder writes it."""
-    return encoded.count(b'"AuthURL":') > encoded.count(b'"AuthURL":""') or any(
-        marker in encoded for marker in _MARKERS
+    return (
+        encoded.count(b'"AuthURL":') > encoded.count(b'"AuthURL":""')
+        or any(marker in encoded for marker in _MARKERS)
+        or (b'"key":"' in encoded and _BARE_KEY.search(encoded) is not None)
     )
 
 
@@ -69,13 +71,17 @@ def redact(body: bytes) -> bytes:
 def _clean(value: JSON) -> JSON:
     if isinstance(value, dict):
         return {
-            _IN_TEXT.sub(_REDACTED, key): _clean(member)
+            _IN_TEXT.sub(_REDACTED, key): _REDACTED if _is_bare_key(key, member) else _clean(member)
             for key, member in value.items()
             if key != "AuthURL" or member in ("", None)
         }
     if isinstance(value, list):
         return [_clean(member) for member in value]
     return _IN_TEXT.sub(_REDACTED, value) if isinstance(value, str) else value
+
+
+def _is_bare_key(key: str, member: JSON) -> bool:
+    return key == "key" and isinstance(member, str) and re.fullmatch(r"[0-9a-f]{32,}", member) is not None
 
 
 def _spread(text: str) -> bytes:

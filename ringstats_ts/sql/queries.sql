@@ -1154,6 +1154,7 @@ SELECT
     page.time,
     page.received_at,
     page.source,
+    page.agent,
     page.samples,
     page.attribute_id
 FROM (
@@ -1168,14 +1169,15 @@ FROM (
             %(after_host_id)s::integer IS NULL
             OR (
                 host_id >= %(after_host_id)s::integer
-                AND (host_id, time) > (%(after_host_id)s::integer, %(after_time)s::timestamptz)
+                AND (host_id, time, agent)
+                > (%(after_host_id)s::integer, %(after_time)s::timestamptz, %(after_agent)s::text)
             )
         )
-    ORDER BY host_id, time
+    ORDER BY host_id, time, agent
     LIMIT %(page)s
 ) AS page
 LEFT JOIN hosts USING (host_id)
-ORDER BY page.host_id, page.time;
+ORDER BY page.host_id, page.time, page.agent;
 
 -- name: overview_hosts
 SELECT
@@ -1509,7 +1511,8 @@ WITH fresh AS (
         FROM rejects AS r
         WHERE
             r.reason = 'bad-line' AND r.source = %(source)s AND r.line = l.line
-            AND r.host IS NOT DISTINCT FROM %(host)s AND r.payload IS NOT DISTINCT FROM l.payload
+            AND (r.host, r.origin, r.token_id) IS NOT DISTINCT FROM (%(host)s, %(origin)s, %(token_id)s::integer)
+            AND r.payload IS NOT DISTINCT FROM l.payload
     )
 ),
 

@@ -41,7 +41,7 @@ class Memory:
 
     entities: dict[str, dict[tuple[str, ...], int]] = field(default_factory=dict)
     attributes: dict[bytes, int] = field(default_factory=dict)
-    horizons: dict[str, tuple[timedelta | None, datetime]] = field(default_factory=dict)
+    horizons: dict[tuple[str, ...], tuple[timedelta | None, datetime]] = field(default_factory=dict)
     client_key: str | None = None
 
 
@@ -277,10 +277,12 @@ class Transaction:
         with self._translated():
             self._cursor.copy_expert(sql, content, COPY_BYTES)
 
-    def copy_new(self, table: str, columns: Sequence[str], text: str) -> int:
-        """COPY rows, but leave out those whose key the table has already; how many were new.
+    def copy_new(self, table: str, columns: Sequence[str], text: str) -> tuple[int, list[Any]]:
+        """COPY rows, but leave out those whose key the table has already.
 
-        They go through a temporary table, which stays as long as the connection.
+        They go through a temporary table, which stays as long as the connection. Returns how
+        many were new, and the times of those whose key the table has with other values; the
+        first two columns, which say whose they are and when they came, are no such values.
         """
         staged = f"new_{table}"
         like = f"{quote(staged)} (LIKE {quote(table)})"
@@ -292,8 +294,16 @@ class Transaction:
             " ON CONFLICT DO NOTHING"
         )
         added = self._cursor.rowcount
+        differing: list[Any] = []
+        if added < text.count("\n"):
+            own, values = quote(columns[0]), _names(columns[2:])
+            differing = self.query(
+                f"SELECT DISTINCT time FROM (SELECT {own}, {values} FROM pg_temp.{quote(staged)} EXCEPT"
+                f" SELECT {own}, {values} FROM {quote(table)} WHERE ({own}, time) IN"
+                f" (SELECT {own}, time FROM pg_temp.{quote(staged)})) AS other ORDER BY time"
+            )
         self.query(f"DELETE FROM pg_temp.{quote(staged)}")
-        return added
+        return added, [time for (time,) in differing]
 
     def flush(self) -> None:
         """Send what waits: its errors are raised here."""

@@ -6,10 +6,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
 from ringstats_ts.errors import ConflictingPayload
-from ringstats_ts.model import Batch, Receipt
+from ringstats_ts.model import BadLine, Batch, Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,18 @@ class Task:
         if self.key is not None:
             return f"key:{self.key}"
         if self.batch.events:
-            return f"content:{self.batch.digest.hex()}"
+            # A log that reads better now, as its lines are no longer of the future, is another one.
+            bad = hash_lines(self.batch.bad_lines)
+            return f"content:{self.batch.digest.hex()}{bad}"
         if self.batch.time_known:
             return f"time:{self.batch.time.isoformat()}"
         return f"live:{self.receipt_id}"
+
+
+def hash_lines(lines: Sequence[BadLine]) -> str:
+    """A hash of the numbers of these lines behind a space; nothing where there are none."""
+    numbers = ",".join(str(line.number) for line in lines)
+    return f" {blake2b(numbers.encode(), digest_size=8).hexdigest()}" if numbers else ""
 
 
 def tasks(

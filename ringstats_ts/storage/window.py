@@ -59,7 +59,8 @@ def check_time(
     """
     first, last = batch.span
     oldest = OLDEST_EVENT if batch.is_log else OLDEST
-    if last > batch.received_at + future:
+    # Of a log each event was judged by itself, and those of the future are bad lines.
+    if last > batch.received_at + future and not batch.is_log:
         raise TimestampOutOfRange(f"The sample time {last.isoformat()} lies in the future.")
     if first < oldest:
         raise TimestampOutOfRange(f"The sample time {first.isoformat()} is from before {oldest.year}.")
@@ -80,11 +81,11 @@ def check_time(
 
 def _horizon(database: Database, batch: Batch, now: datetime) -> timedelta | None:
     """How old a sample may be: the shortest retention of the tables it goes to."""
-    known, asked_at = database.memory.horizons.get(batch.source, (None, None))
+    tables = tuple(sorted({part.table for part in batch.parts}))
+    known, asked_at = database.memory.horizons.get(tables, (None, None))
     if asked_at is None or now > asked_at + HORIZON_KEPT:
-        tables = [part.table for part in batch.parts]
-        ((known,),) = database.rows("horizon", {"tables": tables})
-        database.memory.horizons[batch.source] = known, now
+        ((known,),) = database.rows("horizon", {"tables": list(tables)})
+        database.memory.horizons[tables] = known, now
     return known
 
 

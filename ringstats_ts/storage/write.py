@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from ringstats_ts.errors import ConflictingPayload
 from ringstats_ts.model import Receipt, Rows
 from ringstats_ts.storage.changes import Forgotten, changes_digest, record_changes
 from ringstats_ts.storage.copytext import copy_text, row_text
@@ -61,7 +62,15 @@ def _write_events(transaction: Transaction, ids: Ids, item: Item) -> None:
         head = [[value] * count for value in (item.reporter.host_id, batch.received_at)]
         if count:
             text = copy_text([*head, *ids.columns(part)])
-            item.added += transaction.copy_new(part.table, ("host_id", "received_at", *part.columns), text)
+            columns = ("host_id", "received_at", *part.columns)
+            added, differing = transaction.copy_new(part.table, columns, text)
+            item.added += added
+            if differing and not batch.is_log:
+                # The ids of a log's events are of all that tells them apart; these have names only.
+                raise ConflictingPayload(
+                    f"Other values are stored for host {batch.host.name} at {differing[0].isoformat()}.",
+                    "Each value is stored once, and stays. Do two senders have one host's name?",
+                )
     if batch.bad_lines:
         keep_bad_lines(transaction, batch, item.task.sent)
 

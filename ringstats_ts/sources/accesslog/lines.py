@@ -54,8 +54,10 @@ _T = TypeVar("_T")
 _QUOTED = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
 # No character can be read in two ways, so that a hostile line is refused in linear time.
 _LINE = re.compile(
-    # A virtual host has its port, or an address behind it: a word alone may be a tag of syslog.
-    rf'(?:([^ :"{{}}\[\]\\]++(?::[0-9]{{1,5}}(?= (?!- ))|(?= {ADDRESS} ))|\[[0-9A-Fa-f:.]++\]:[0-9]{{1,5}})'
+    # A virtual host has its port, or an address behind it: a word alone may be a tag of syslog, an address
+    # or a list of them is what was forwarded for.
+    rf"(?:((?!{ADDRESS}[, ])(?!- )(?![^ ]*,)"
+    rf'[^ :"{{}}\[\]\\]++(?::[0-9]{{1,5}}(?= (?!- ))|(?= {ADDRESS} ))|\[[0-9A-Fa-f:.]++\]:[0-9]{{1,5}})'
     # Client, ident and user are to come yet.
     r" (?=[^ ]++ [^ ]++ [^\[]))?+"
     r'([^ "{}\[\]\\]++) '
@@ -68,7 +70,11 @@ _LINE = re.compile(
     re.DOTALL,
 )
 _NOT_BLANK = re.compile(rb"[^ \t\r\n][^\n]*+")
-_ADDRESSES = re.compile(rf"(?<![0-9A-Za-z.:]){ADDRESS}")
+# Behind a colon too, where what is before it is a word: `xff:203.0.113.9`.
+_ADDRESSES = re.compile(
+    r"(?<![0-9.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9])"
+    r"|(?:(?<![0-9A-Za-z.:])|(?<=[g-zG-Z_]:))[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:(?:[0-9A-Fa-f:.]*[0-9A-Fa-f:])?"
+)
 
 
 def is_log(text: bytes) -> bool:
@@ -135,7 +141,7 @@ class Reader:
             None if size == "-" else _size(size),
             None if referer is None else self._referers[referer],
             None if agent is None else unescape(agent),
-            self._without_addresses(rest) if rest else None,
+            mask(self._without_addresses(rest)) if rest else None,
         )
 
     def _time(self, text: str) -> datetime:

@@ -84,7 +84,7 @@ def _batch(post: Mapping[str, JSON], key: str, context: Context, digest: bytes) 
     if context.time is not None:
         warnings = (*warnings, "Each value of the post has a time of its own; `time` was not used.")
     rest = {name: value for name, value in post.items() if name not in (key, *_STAMPS)}
-    document = (at, "pattoo", len(samples), kept(rest | _notes(points, hostname=several)))
+    document = (at, _agent(post) or "", "pattoo", len(samples), kept(rest | _notes(points, hostname=several)))
     unknown_types = () if all(map(is_known, points)) else ("pattoo_data_type",)
     return Batch(
         source="pattoo",
@@ -96,7 +96,7 @@ def _batch(post: Mapping[str, JSON], key: str, context: Context, digest: bytes) 
         rows=(),
         events=(
             Events("samples", ("time", *SAMPLES), samples),
-            Events("documents", ("time", *DOCUMENTS), [document]),
+            Events("documents", ("time", "agent", *DOCUMENTS), [document]),
         ),
         drift=tuple(sorted({*(rest.keys() - _KNOWN), *unknown_types})),
         warnings=warnings,
@@ -131,10 +131,16 @@ def _samples(points: Sequence[Point], at: datetime | None, *, hostname: bool) ->
 
 def _host(post: Mapping[str, JSON], hostname: str | None, context: Context) -> tuple[Host, tuple[str, ...]]:
     """The host that the sender names, else the agent's; else the agent itself, by its id."""
-    agent = next((post[key] for key in _AGENT_IDS if key in post), None)
-    if not context.host and not hostname and isinstance(agent, str) and 0 < len(agent) <= HOST_LENGTH:
+    agent = _agent(post)
+    if not context.host and not hostname and agent is not None:
         return Host(f"pattoo:{agent}", agent), ()
     return named_host(hostname, context)
+
+
+def _agent(post: Mapping[str, JSON]) -> str | None:
+    """The id of the agent that sent the post."""
+    agent = next((post[key] for key in _AGENT_IDS if key in post), None)
+    return agent if isinstance(agent, str) and 0 < len(agent) <= HOST_LENGTH else None
 
 
 def _notes(points: Sequence[Point], *, hostname: bool) -> dict[str, JSON]:

@@ -5,10 +5,12 @@ The formats are `src/logging.c` of EarthScope/ringserver, 2012 to 4.5.
 
 from __future__ import annotations
 
+from ringstats_ts.errors import UnstorablePayload
 from ringstats_ts.model import JSON, Batch, Context, Log
 from ringstats_ts.sources.canonical import document_digest
 from ringstats_ts.sources.logs import log_host, nothing_stored
 from ringstats_ts.sources.ringserver.detect import is_log
+from ringstats_ts.sources.ringserver.entries import is_entry
 from ringstats_ts.sources.ringserver.log import Reader
 from ringstats_ts.words import counted
 
@@ -23,11 +25,16 @@ class RingserverSource:
     looks = "a ringserver log"
 
     def detect(self, document: JSON | Log) -> bool:
-        """Whether it is a log of ringserver, by its first lines."""
-        return isinstance(document, Log) and is_log(document.text)
+        """Whether it is a log of ringserver, by its first lines; or an entry, taken out of one."""
+        return is_log(document.text) if isinstance(document, Log) else is_entry(document)
 
     def parse(self, document: JSON | Log, context: Context) -> Batch:
         """Turn a log into a batch: see `ringstats_ts.model.Source`."""
+        if not isinstance(document, Log):
+            raise UnstorablePayload(
+                "An entry of a ringserver log stands by itself, among others or in more than one line.",
+                "Send the log as ringserver wrote it, one entry a line.",
+            )
         reader = Reader(document, context)
         reader.read()
         events = tuple(reader.tables.events())

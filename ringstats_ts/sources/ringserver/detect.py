@@ -35,9 +35,10 @@ def _is_text(head: bytes) -> bool:
 
 
 def _is_json_lines(text: bytes) -> bool:
-    for line in _lines(text, 2):
+    for line in _lines(text, _LOOKED_AT):
         try:
-            return is_entry(load(line))
+            if is_entry(load(line)):
+                return True
         except orjson.JSONDecodeError:
             continue
     return False

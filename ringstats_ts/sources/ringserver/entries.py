@@ -13,6 +13,7 @@ import orjson
 
 from ringstats_ts.errors import UnstorablePayload
 from ringstats_ts.model import JSON, Attributes
+from ringstats_ts.sources.accesslog.fields import mask
 from ringstats_ts.sources.canonical import attributes, canonical
 from ringstats_ts.sources.ringserver.tables import Access, Peer, Transfer
 from ringstats_ts.sources.secrets import without_secrets
@@ -113,7 +114,8 @@ def _transfer(entry: Fields) -> tuple[Transfer, list[str]]:
 def _access(entry: Fields, encoded: bytes) -> tuple[Access, list[str]]:
     if text(entry, "event", ()) is None:
         refuse(("event",), "is missing")
-    texts = tuple(text(entry, key, ()) for key in _EVENT)
+    # A path may have a query with a token in it.
+    texts = tuple(mask(text(entry, key, ())) for key in _EVENT)
     unknown = _unknown(entry, _ACCESS)
     peer = _peer(entry, "protocol")
     return Access(_log_time(entry), peer, texts, encoded, _attributes(unknown)), _paths(unknown)
