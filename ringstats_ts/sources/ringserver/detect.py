@@ -35,10 +35,9 @@ def _is_text(head: bytes) -> bool:
 
 
 def _is_json_lines(text: bytes) -> bool:
-    for line in _lines(text, _LOOKED_AT):
+    for line in _lines(text, 2):
         try:
-            if is_entry(load(line)):
-                return True
+            return is_entry(load(line))
         except orjson.JSONDecodeError:
             continue
     return False
