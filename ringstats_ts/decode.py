@@ -27,7 +27,7 @@ from ringstats_ts.model import JSON, Log
 
 GZIP_MAGIC = b"\x1f\x8b"
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-_WARNING = re.compile(rb"\A(?:[ \t]*+(?:Warning|#|//)[^\n]*+\n)++", re.IGNORECASE)
+_WARNING = re.compile(rb"\A(?:[ \t]*+(?:Warning|#|//)[^\n]*+\n)+", re.IGNORECASE)
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*+")
 
 OBJECT_VALUES = 20

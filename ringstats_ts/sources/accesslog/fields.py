@@ -16,8 +16,8 @@ _LEAP_SECOND = 60
 _REQUEST = re.compile(
     r"([!#$%&'*+.^_`|~0-9A-Za-z-]++) (?:(.+) ([A-Z]++/[0-9](?:\.[0-9])?)|(/[^ ]*+))", re.DOTALL
 )
-_SECTION = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*+://[^/]*+)?+(/[^/]*+)")
-_ESCAPES = re.compile(r'(?:\\x[0-9A-Fa-f]{2})++|\\["\\]')
+_SECTION = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*+://[^/]*+)?(/[^/]*+)")
+_ESCAPES = re.compile(r'(?:\\x[0-9A-Fa-f]{2})+|\\["\\]')
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 # Parameters whose names say that their values are secrets.
 _PARAMETERS = re.compile(

@@ -51,22 +51,23 @@ _INT64_DIGITS = 19
 _INT64 = 2**63
 _T = TypeVar("_T")
 
-_QUOTED = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
-# No character can be read in two ways, so that a hostile line is refused in linear time.
+_QUOTED = r'[^"\\]*+(?:\\.[^"\\]*+)*'
+# No character can be read in two ways, so that a hostile line is refused in linear time. Groups are not
+# possessive: until 3.11.4 Python matches such ones wrongly (python/cpython#106052).
 _LINE = re.compile(
     # A virtual host has its port, or an address behind it: a word alone may be a tag of syslog, an address
     # or a list of them is what was forwarded for.
     rf"(?:((?!{ADDRESS}[, ])(?!- )(?![^ ]*,)"
     rf'[^ :"{{}}\[\]\\]++(?::[0-9]{{1,5}}(?= (?!- ))|(?= {ADDRESS} ))|\[[0-9A-Fa-f:.]++\]:[0-9]{{1,5}})'
     # Client, ident and user are to come yet.
-    r" (?=[^ ]++ [^ ]++ [^\[]))?+"
+    r" (?=[^ ]++ [^ ]++ [^\[]))?"
     r'([^ "{}\[\]\\]++) '
     # Only behind `-` may the user's name have spaces. Where something has put words before the
     # line, they would be taken for client and ident, and the client for a part of the user.
     r'(-|[^ "]++(?= [^ ]++ \[)) '
-    rf'(- (?=\[)|"" |(?:[^"\\\[]++|\\.|\[(?!{TIME}\] "))++)(?<= )'
+    rf'(- (?=\[)|"" |(?:[^"\\\[]++|\\.|\[(?!{TIME}\] "))+)(?<= )'
     rf'\[({TIME})\] "({_QUOTED})" ([0-9]{{3}}|-) ([0-9]++|-)'
-    rf'(?: "({_QUOTED})" "({_QUOTED})"(?![^ ])|(?! "))(?: (.*+))?+',
+    rf'(?: "({_QUOTED})" "({_QUOTED})"(?![^ ])|(?! "))(?: (.*+))?',
     re.DOTALL,
 )
 _NOT_BLANK = re.compile(rb"[^ \t\r\n][^\n]*+")
