@@ -277,11 +277,13 @@ class Transaction:
         with self._translated():
             self._cursor.copy_expert(sql, content, COPY_BYTES)
 
-    def copy_new(self, table: str, columns: Sequence[str], text: str) -> tuple[int, list[Any]]:
+    def copy_new(
+        self, table: str, columns: Sequence[str], text: str, *, compare: bool
+    ) -> tuple[int, list[Any]]:
         """COPY rows, but leave out those whose key the table has already.
 
         They go through a temporary table, which stays as long as the connection. Returns how
-        many were new, and the times of those whose key the table has with other values; the
+        many were new and, to `compare`, the times of those whose key has other values; the
         first two columns, which say whose they are and when they came, are no such values.
         """
         staged = f"new_{table}"
@@ -295,7 +297,7 @@ class Transaction:
         )
         added = self._cursor.rowcount
         differing: list[Any] = []
-        if added < text.count("\n"):
+        if compare and added < text.count("\n"):
             own, values = quote(columns[0]), _names(columns[2:])
             differing = self.query(
                 f"SELECT DISTINCT time FROM (SELECT {own}, {values} FROM pg_temp.{quote(staged)} EXCEPT"

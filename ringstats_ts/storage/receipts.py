@@ -34,14 +34,14 @@ class Task:
             return f"key:{self.key}"
         if self.batch.events:
             # A log that reads better now, as its lines are no longer of the future, is another one.
-            bad = hash_lines(self.batch.bad_lines)
+            bad = _hash_lines(self.batch.bad_lines)
             return f"content:{self.batch.digest.hex()}{bad}"
         if self.batch.time_known:
             return f"time:{self.batch.time.isoformat()}"
         return f"live:{self.receipt_id}"
 
 
-def hash_lines(lines: Sequence[BadLine]) -> str:
+def _hash_lines(lines: Sequence[BadLine]) -> str:
     """A hash of the numbers of these lines behind a space; nothing where there are none."""
     numbers = ",".join(str(line.number) for line in lines)
     return f" {blake2b(numbers.encode(), digest_size=8).hexdigest()}" if numbers else ""

@@ -63,9 +63,9 @@ def _write_events(transaction: Transaction, ids: Ids, item: Item) -> None:
         if count:
             text = copy_text([*head, *ids.columns(part)])
             columns = ("host_id", "received_at", *part.columns)
-            added, differing = transaction.copy_new(part.table, columns, text)
+            added, differing = transaction.copy_new(part.table, columns, text, compare=not batch.is_log)
             item.added += added
-            if differing and not batch.is_log:
+            if differing:
                 # The ids of a log's events are of all that tells them apart; these have names only.
                 raise ConflictingPayload(
                     f"Other values are stored for host {batch.host.name} at {differing[0].isoformat()}.",
