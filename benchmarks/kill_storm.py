@@ -16,6 +16,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from heapq import merge
+from itertools import count
 from pathlib import Path
 
 import click
@@ -46,7 +48,7 @@ class Storm:
 
     def run(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        kinds = self._shuffled()
+        kinds = self._dealt()
         while time.monotonic() < end:
             time.sleep(random.uniform(*self._pause))
             kind = next(kinds)
@@ -55,11 +57,10 @@ class Storm:
             self._target.wait()
             self.recoveries.append(self._until_acknowledged())
 
-    def _shuffled(self) -> Iterator[str]:
-        """Every kind by its share, in a new order each round, so that none is rare by chance."""
-        while True:
-            deck = [kind for kind, (share, _) in self._strikes.items() for _ in range(int(2 * share))]
-            yield from random.sample(deck, len(deck))
+    def _dealt(self) -> Iterator[str]:
+        """Every kind by its share, at random but evenly spread: none is rare by chance."""
+        moments = (_moments(kind, share) for kind, (share, _) in self._strikes.items())
+        return (kind for _, kind in merge(*moments))
 
     def _kill_worker(self) -> None:
         workers = self._server.workers()
@@ -74,6 +75,11 @@ class Storm:
                 raise click.ClickException(f"Nothing was taken any more: {self._server.log[-2000:]}")
             time.sleep(0.02)
         return time.monotonic() - began
+
+
+def _moments(kind: str, share: float) -> Iterator[tuple[float, str]]:
+    """One at random in each of the stretches that time is cut into, `share` of them to a unit."""
+    return (((stretch + random.random()) / share, kind) for stretch in count())
 
 
 @contextmanager

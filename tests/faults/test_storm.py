@@ -31,10 +31,10 @@ def test_nothing_is_missing_partial_or_twice(options):
     code, report = _storm("--seconds", SECONDS, *QUICK, *options)
     assert {name: report[name] for name in NOTHING_WRONG} == NOTHING_WRONG
     assert code == 0
-    assert report["stored"] == report["acknowledged"] > 2 * SECONDS
+    assert report["stored"] == report["acknowledged"] > SECONDS
     assert set(report["answers"]) <= {"200", "429", "503", "none"}
     assert sum(report["kills"].values()) >= SECONDS / 5
-    assert report["kills"]["worker"] >= 2
+    assert report["kills"]["worker"] >= 1
     assert report["slowest_recovery_seconds"] < 5
     assert report["slowest_answer_seconds"] < 10
 
