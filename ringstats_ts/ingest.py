@@ -190,7 +190,7 @@ def _documents(payload: Payload, config: Config) -> list[Document]:
         if not payload.backfill:
             _check_length(log, config)
         return [Document(log)]
-    return (separate_documents if payload.partial else documents)(
+    found = (separate_documents if payload.partial else documents)(
         payload.body,
         max_documents=config.max_lines,
         max_depth=config.max_depth,
@@ -198,6 +198,18 @@ def _documents(payload: Payload, config: Config) -> list[Document]:
         max_key_bytes=config.max_key_bytes,
         max_string_bytes=config.max_string_bytes,
     )
+    return _together(found)
+
+
+def _together(found: list[Document]) -> list[Document]:
+    """The elements of an array as one document, where they are the parts of one."""
+    if found[0].index is None or any(document.error is not None for document in found):
+        return found
+    elements = [document.value for document in found]
+    if sources.detect_array(elements) is None:
+        return found
+    texts = [document.text for document in found if document.text is not None]
+    return [Document(elements, text=b"[%b]" % b",".join(texts) if texts else None)]
 
 
 def _check_length(log: Log, config: Config) -> None:

@@ -5,6 +5,7 @@ Sources are pure: no clock, network, environment or database.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import nsmallest
 
 from ringstats_ts.errors import UnknownSource
@@ -41,17 +42,25 @@ def detect(document: JSON | Log) -> Source:
     UnknownSource
         where there is none; the message says what the document looks like.
     """
-    for source in SOURCES:
-        if source.detect(document):
-            return source
-    raise UnknownSource(
-        f"The document is of no kind that this service knows: it looks like {describe(document)}."
-    )
+    source = _detected(document)
+    if source is None:
+        raise UnknownSource(
+            f"The document is of no kind that this service knows: it looks like {describe(document)}."
+        )
+    return source
 
 
 def detect_log(log: Log) -> Source | None:
     """Find the source that a whole body is for, where it is a log."""
-    return next((source for source in SOURCES if source.detect(log)), None)
+    return _detected(log)
+
+
+def detect_array(elements: Sequence[JSON]) -> Source | None:
+    """Find the source that an array is one document of. Without one, each element is a document."""
+    source = _detected(elements[0])
+    if source is None or not source.detect(elements):
+        return None
+    return source if all(_detected(element) is source for element in elements) else None
 
 
 def check(source: Source, document: JSON | Log) -> None:
@@ -62,7 +71,7 @@ def check(source: Source, document: JSON | Log) -> None:
     UnknownSource
         the message says what the document looks like.
     """
-    found = next((known for known in SOURCES if known.detect(document)), None)
+    found = _detected(document)
     if found is not source:
         looks = found.looks if found is not None else describe(document)
         hint = f"Name the source `{found.name}`, or none." if found is not None else None
@@ -81,6 +90,10 @@ def by_name(name: str) -> Source:
         if source.name == name:
             return source
     raise UnknownSource(f"There is no source named {name!r}.")
+
+
+def _detected(document: JSON | Log) -> Source | None:
+    return next((source for source in SOURCES if source.detect(document)), None)
 
 
 def describe(document: JSON | Log) -> str:
