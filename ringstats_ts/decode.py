@@ -5,6 +5,7 @@ Pure. The Content-Type plays no part: curl and wget send whatever they like.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import zlib
@@ -27,6 +28,7 @@ from ringstats_ts.model import JSON, Log
 
 GZIP_MAGIC = b"\x1f\x8b"
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_UNMARKED = {"0x0x": "utf-16-be", "x0x0": "utf-16-le"}
 _WARNING = re.compile(rb"\A(?:[ \t]*+(?:Warning|#|//)[^\n]*+\n)+", re.IGNORECASE)
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*+")
 
@@ -80,8 +82,45 @@ def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
 
 
 def as_log(body: bytes, first_line: int = 1) -> Log:
-    """The body as a log, which it may be or not: its text without a byte order mark."""
-    return Log(_utf8(body), first_line)
+    """The body as a log, which it may be or not: its text without a byte order mark.
+
+    Nor with the NULs in front that a file has which was emptied while its writer went on.
+    """
+    return Log(_utf8(body).lstrip(b"\0"), first_line)
+
+
+def in_utf8(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces of a text in UTF-8, without a byte order mark.
+
+    Raises
+    ------
+    MalformedPayload
+        where it began as UTF-16, and does not go on so.
+    """
+    left = iter(pieces)
+    first = next(left, b"")
+    encoding, mark = _encoding_of(first)
+    if encoding == "utf-8":
+        yield first[mark:]
+        yield from left
+        return
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        for piece in chain((first[mark:],), left):
+            yield decoder.decode(piece).encode()
+        decoder.decode(b"", final=True)
+    except UnicodeError:
+        raise _no_utf16() from None
+
+
+def _encoding_of(head: bytes) -> tuple[str, int]:
+    """The encoding of what begins so, and the length of its byte order mark."""
+    for mark, encoding in _BOMS:
+        if head.startswith(mark):
+            return encoding, len(mark)
+    # Both JSON and logs begin with two characters of ASCII.
+    zeros = "".join("x" if byte else "0" for byte in head[:4])
+    return _UNMARKED.get(zeros, "utf-8"), 0
 
 
 def documents(
@@ -158,12 +197,8 @@ def _text(body: bytes, max_values: int) -> bytes:
 
 def _utf8(body: bytes) -> bytes:
     """The body in UTF-8 without a byte order mark."""
-    for mark, encoding in _BOMS:
-        if body.startswith(mark):
-            return _recode(body[len(mark) :], encoding)
-    if b"\0" in body[:4]:
-        return _recode(body, "utf-16-be" if body[:1] == b"\0" else "utf-16-le")
-    return body
+    encoding, mark = _encoding_of(body)
+    return _recode(body[mark:] if mark else body, encoding)
 
 
 def _recode(body: bytes, encoding: str) -> bytes:
@@ -172,10 +207,14 @@ def _recode(body: bytes, encoding: str) -> bytes:
     try:
         return body.decode(encoding).encode()
     except UnicodeError:
-        raise MalformedPayload(
-            "The body has the byte order mark of UTF-16, but is not UTF-16.",
-            "With `curl -d` line ends and NUL bytes are lost; use `curl --data-binary`.",
-        ) from None
+        raise _no_utf16() from None
+
+
+def _no_utf16() -> MalformedPayload:
+    return MalformedPayload(
+        "The body has the byte order mark of UTF-16, but is not UTF-16.",
+        "With `curl -d` line ends and NUL bytes are lost; use `curl --data-binary`.",
+    )
 
 
 def _split(text: bytes, max_documents: int) -> Iterator[Document]:

@@ -246,6 +246,16 @@ class LostClientKey(StorageUnavailable):
     )
 
 
+class NoClientKey(StorageUnavailable):
+    """There is no key to hash the clients of a log with."""
+
+    code = "no-client-key"
+    hint = (
+        "Nothing was stored; send it again when the service has one: set TSSTATS_CLIENT_KEY or "
+        "TSSTATS_CLIENT_KEY_FILE, or let it write to the directory TSSTATS_DATA."
+    )
+
+
 class UnsuitableDatabase(StorageError):
     """The database is not a TimescaleDB that ringstats-ts can use."""
 

@@ -17,6 +17,8 @@ from ringstats_ts.config import Config
 from ringstats_ts.decode import Document, as_log, documents, refuse_rounded, separate_documents
 from ringstats_ts.errors import (
     BadParameter,
+    ConfigError,
+    NoClientKey,
     PartlyRefused,
     PayloadError,
     PayloadTooLarge,
@@ -33,10 +35,9 @@ from ringstats_ts.storage.budget import Allowance
 from ringstats_ts.storage.clientkey import check_client_key
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.receipts import Task, tasks
-from ringstats_ts.storage.rejects import sent_with
+from ringstats_ts.storage.rejects import bad_lines_told, sent_with
 from ringstats_ts.storage.store import RefusedTask, store
-from ringstats_ts.storage.window import FILE_DAYS, OLDEST_EVENT, check_span, check_time
-from ringstats_ts.words import counted
+from ringstats_ts.storage.window import FILE_DAYS, OLDEST_EVENT, check_span, check_time, without_outdated
 
 Place = tuple[int, int]
 """The number of a payload and that of a document in it, from 0."""
@@ -248,15 +249,15 @@ def _parse_one(document: Document, payload: Payload, source: Source | None, cont
     elif payload.first_line == 1:
         sources.check(source, document.value)
     batch = source.parse(document.value, context)
-    batch = replace(batch, is_log=isinstance(document.value, Log))
     if document.text is not None:
         refuse_rounded(document.text)
-    return check_host(payload.token, _with_bad_lines(batch))
+    _check_bad_lines(batch)
+    return check_host(payload.token, batch)
 
 
 def _context(document: Document, payload: Payload, config: Config, now: datetime | None) -> Context:
     # What names no client needs no key, which would be made for it.
-    lookups = references(config) if isinstance(document.value, Log) else Lookups()
+    lookups = _lookups(config) if isinstance(document.value, Log) else Lookups()
     return Context(
         received_at=payload.received_at,
         host=payload.host or own_host(payload.token),
@@ -271,23 +272,22 @@ def _context(document: Document, payload: Payload, config: Config, now: datetime
     )
 
 
-def _with_bad_lines(batch: Batch) -> Batch:
-    """The batch with a warning of its bad lines.
+def _lookups(config: Config) -> Lookups:
+    try:
+        return references(config)
+    except ConfigError as error:
+        # What every start checks is good by now: it is the key, which the first log has made.
+        raise NoClientKey(error.message) from None
 
-    Raises
-    ------
-    UnstorablePayload
-        where they are too many to be kept.
-    """
-    if not batch.bad_lines:
-        return batch
-    count, first = len(batch.bad_lines), batch.bad_lines[0]
-    told = (
-        f"{counted(count, 'line')} could not be stored, the first of them line {first.number}: {first.reason}"
-    )
-    if count > BAD_LINES:
-        raise UnstorablePayload(told, "Send a log of one kind, as it was written.", line=first.number)
-    return replace(batch, warnings=(*batch.warnings, f"{told} `tsstats rejects list` shows them."))
+
+def _check_bad_lines(batch: Batch) -> None:
+    """Refuse a log with more bad lines than are kept."""
+    if len(batch.bad_lines) > BAD_LINES:
+        raise UnstorablePayload(
+            bad_lines_told(batch.bad_lines),
+            "Send a log of one kind, as it was written.",
+            line=batch.bad_lines[0].number,
+        )
 
 
 def _apart(number: int, batch: Batch) -> Batch:
@@ -309,26 +309,33 @@ def _checked(
     good = {}
     for number, batch in batches.items():
         with refusals.of(number):
-            _check_log(batch, payload, database, config)
-            limit = None if batch.is_log else past
-            check_time(database, batch, future=config.future, past=limit, now=now)
-            good[number] = replace(batch, bad_lines=tuple(map(_kept, batch.bad_lines)))
-    long = payload.backfill or any(batch.is_log for batch in good.values())
-    check_span(list(good.values()), max_days=FILE_DAYS if long else config.max_days)
+            _check_replace(batch, payload)
+            if batch.is_log:
+                good[number] = _checked_log(batch, payload, database, config, now)
+            else:
+                check_time(database, batch, future=config.future, past=past, now=now)
+                good[number] = batch
+    samples = [batch for batch in good.values() if not batch.is_log]
+    check_span(samples, max_days=FILE_DAYS if payload.backfill else config.max_days)
     sent = sent_with(payload, config)
     return tasks(good, key=payload.key, replace_rows=payload.replace, sent=sent)
+
+
+def _check_replace(batch: Batch, payload: Payload) -> None:
+    if batch.has_events and payload.replace:
+        raise BadParameter("Events are not replaced: each is stored once, and stays.", "Leave out `replace`.")
+
+
+def _checked_log(batch: Batch, payload: Payload, database: Database, config: Config, now: datetime) -> Batch:
+    """The log as it is stored. Each event was judged by itself, but for how long its table keeps it."""
+    check_client_key(database, fingerprint(references(config)))
+    batch = without_outdated(database, batch, now=now, whole=payload.event_ids is None)
+    return replace(batch, bad_lines=tuple(map(_kept, batch.bad_lines)))
 
 
 def _kept(line: BadLine) -> BadLine:
     """The line as it may be kept. One that is whole has its end again, to be told from one that was cut."""
     return replace(line, text=redact(line.text if line.cut else line.text + b"\n"))
-
-
-def _check_log(batch: Batch, payload: Payload, database: Database, config: Config) -> None:
-    if batch.events and payload.replace:
-        raise BadParameter("Events are not replaced: each is stored once, and stays.", "Leave out `replace`.")
-    if batch.is_log:
-        check_client_key(database, fingerprint(references(config)))
 
 
 def _stored(

@@ -196,9 +196,10 @@ class Batch:
 
     `time_known` is False where the sample time is merely the time of arrival. A batch
     with `events` is of a log, or of what else brings times of its own: its `time` is that of
-    the newest of them, and it is known again by its content alone. `is_log`: it is a log,
-    whose events may be of any age. `digest` is of the
-    document's content, so that the same document is known again whatever its spelling.
+    the newest of them. `is_log`: it is a log, whose events may be of any age; of a part of one
+    all lines may be bad. So many events are `left_out` because nothing of their age is kept.
+    `digest` is of the document's content, so that the same document is known again whatever its
+    spelling.
     `rollup` names the aggregates that its rows go into, as the table `policies` does; they
     are the source's own unless it says otherwise.
     """
@@ -215,8 +216,14 @@ class Batch:
     warnings: tuple[str, ...] = ()
     events: tuple[Events, ...] = ()
     bad_lines: tuple[BadLine, ...] = ()
+    left_out: int = 0
     is_log: bool = False
     rollup: str = ""
+
+    @property
+    def has_events(self) -> bool:
+        """Whether it is of events, and known again by its content alone."""
+        return self.is_log or bool(self.events)
 
     @property
     def parts(self) -> tuple[Rows | Events, ...]:
@@ -226,7 +233,7 @@ class Batch:
     @property
     def times(self) -> set[datetime]:
         """Every time that a row of it has."""
-        return set().union(*(part.times for part in self.events)) if self.events else {self.time}
+        return set().union(*(part.times for part in self.events)) or {self.time}
 
     @property
     def span(self) -> tuple[datetime, datetime]:

@@ -17,6 +17,7 @@ from ringstats_ts.errors import (
     ConflictingPayload,
     LostClientKey,
     MalformedPayload,
+    NoClientKey,
     PayloadTooLarge,
     TimestampOutOfRange,
     UnstorablePayload,
@@ -169,6 +170,84 @@ def test_each_log_is_judged_by_the_retention_of_its_own_tables(database, config)
         database.run("SELECT remove_retention_policy('ringserver_access')")
 
 
+@pytest.fixture
+def kept_for_a_day(database):
+    database.run("SELECT add_retention_policy('http_requests', INTERVAL '1 day')")
+    yield
+    database.run("SELECT remove_retention_policy('http_requests', if_exists => true)")
+
+
+@pytest.mark.usefixtures("kept_for_a_day")
+def test_what_is_older_than_is_kept_is_left_out_and_stored_when_it_is_kept_longer(database, config):
+    old = [line(number, at=NOW - timedelta(days=40)) for number in range(3)]
+    body = b"".join([*old[:2], LOG, old[2]])
+    receipt = take(database, config, body)
+    assert (receipt.rows, receipt.bad_lines) == (60, 0)
+    assert receipt.warnings[0].startswith(
+        "Left out 3 rows, older than the 1 day that are kept. Keep rows longer"
+    )
+    assert stored(database) == counted(LOG)
+    assert database.run(
+        "SELECT count(*)::integer FROM late_windows WHERE since < now() - INTERVAL '2 days'"
+    ) == [(0,)]
+    assert take(database, config, body).duplicate
+    database.run("SELECT remove_retention_policy('http_requests')")
+    database.memory.horizons.clear()
+    again = take(database, config, body)
+    assert (again.rows, again.duplicate, again.warnings) == (3, False, ())
+    assert stored(database) == counted(body)
+
+
+@pytest.mark.usefixtures("kept_for_a_day")
+def test_a_log_that_is_older_than_is_kept_is_refused_but_not_a_part_of_one(
+    database, config, tmp_path, monkeypatch
+):
+    old = b"".join(line(number, at=NOW - timedelta(days=40)) for number in range(30))
+    with pytest.raises(TimestampOutOfRange, match="All of the log is older than the 1 day that are kept"):
+        take(database, config, old)
+    found = store_parts(old + LOG, database, config, tmp_path, monkeypatch)
+    assert sum(receipt.rows for receipt in found) == 60
+    assert found[0].warnings[0].startswith("Left out ")
+    assert stored(database) == counted(LOG)
+
+
+def test_a_log_may_be_of_all_days_that_there_were(database, config):
+    days = (NOW - datetime(1990, 1, 2, tzinfo=UTC)).days
+    body = b"".join(
+        line(day % 3, at=datetime(1990, 1, 2, tzinfo=UTC) + timedelta(days=day)) for day in range(days)
+    )
+    assert take(database, config, body).rows == days
+    assert stored(database) == counted(body)
+
+
+def test_bad_lines_that_found_no_room_are_kept_when_there_is_some(database, config):
+    full = replace(config, rejects_keep_count=1)
+    take(database, full, line(1) + b"one\ntwo\n")
+    body = line(2) + b"three\n" + line(3)
+    (warning,) = take(database, full, body).warnings
+    assert "There are too many rejects to keep them: `tsstats rejects drop` makes room" in warning
+    assert [reject.line for reject in list_rejects(database)] == [2, 3]
+    again = take(database, config, body)
+    assert (again.rows, again.duplicate) == (0, True)
+    assert again.warnings[0].endswith("`tsstats rejects list` shows them.")
+    assert [reject.line for reject in list_rejects(database)] == [2, 3, 2]
+    assert take(database, config, body).id == again.id
+
+
+def test_a_log_that_was_emptied_while_its_writer_went_on_is_stored(database, config):
+    body = b"\0" * 5000 + LOG
+    assert take(database, config, body).rows == 60
+    assert take(database, config, LOG).duplicate
+
+
+def test_without_a_key_a_log_is_not_taken_until_there_is_one(database, config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NoClientKey, match="cannot be kept in"):
+        take(database, replace(config, data_dir=tmp_path / "file"), LOG)
+    assert stored(database) == (0, 0)
+    assert take(database, replace(config, data_dir=tmp_path), LOG).rows == 60
+
+
 @pytest.mark.parametrize(
     "around", ["[{0},{0}]", '{{"note": 1}}\n{0}', "{1}"], ids=["array", "behind another", "pretty"]
 )
@@ -270,6 +349,59 @@ def test_a_long_log_is_stored_in_parts(database, config, tmp_path, monkeypatch, 
     assert outcomes == {False: 62, True: 62}
     assert stored(database) == counted(body)
     assert [reject.line for reject in list_rejects(database)] == [61]
+
+
+def store_parts(body, database, config, tmp_path, monkeypatch, size=1000):
+    """Store the log as a file in parts of that size; the receipts."""
+    monkeypatch.setattr(longlogs, "PART_BYTES", size)
+    path = tmp_path / "long.log"
+    path.write_bytes(body)
+    assert is_long_log(str(path))
+    template = Payload(b"", NOW, host="web-1", backfill=True)
+    return [
+        receipt
+        for part in parts(str(path), template, config)
+        for receipt in ingest_parsed([part], database, config)[0]
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("size", [999, 1000])
+def test_a_long_log_in_another_encoding_is_stored_whole(
+    database, config, tmp_path, monkeypatch, encoding, size
+):
+    text = LOG.replace(b"page-7", "Grüße-\U0001f600".encode())
+    store_parts(text.decode().encode(encoding), database, config, tmp_path, monkeypatch, size)
+    assert stored(database) == counted(LOG)
+    assert database.run("SELECT count(*)::integer FROM http_requests WHERE path = '/Grüße-\U0001f600'") == [
+        (1,)
+    ]
+    assert list_rejects(database) == []
+
+
+def test_a_long_log_that_is_no_longer_utf16_is_refused_there(database, config, tmp_path, monkeypatch):
+    body = LOG.decode().encode("utf-16-le") + b"\0"
+    with pytest.raises(MalformedPayload, match="is not UTF-16"):
+        store_parts(body, database, config, tmp_path, monkeypatch)
+    assert stored(database)[0] > 40
+
+
+def test_parts_of_bad_or_blank_lines_alone_are_passed_over(database, config, tmp_path, monkeypatch):
+    junk, blank = b"PHP Warning\n" * 300, b"\n" * 3000
+    lines = LOG.splitlines(keepends=True)
+    body = b"".join([b"\0" * 3000, *lines[:20], junk, *lines[20:], blank, line(99), junk])
+    found = store_parts(body, database, config, tmp_path, monkeypatch)
+    assert stored(database) == counted(LOG + line(99))
+    assert sum(receipt.bad_lines for receipt in found) == len(list_rejects(database)) == 600
+    ((last_seen,),) = database.run("SELECT last_seen FROM hosts WHERE name = 'web-1'")
+    assert last_seen == NOW - timedelta(hours=2) + timedelta(seconds=33)
+    assert all(receipt.duplicate for receipt in store_parts(body, database, config, tmp_path, monkeypatch))
+
+
+def test_the_line_that_a_part_is_cut_in_is_no_bad_line_of_it(database, config, tmp_path, monkeypatch):
+    found = store_parts(LOG + b"junk\n", database, config, tmp_path, monkeypatch)
+    assert [receipt.warnings for receipt in found[:-1]] == [()] * (len(found) - 1)
+    assert found[-1].warnings[0].startswith("1 line could not be stored, the first of them line 61: ")
 
 
 BLOCK = b"""START CLIENT ring [192.0.2.1] (SeedLink|Client) @ {0} (connected 2026-11-21T00:00:00Z) TX

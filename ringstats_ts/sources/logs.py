@@ -1,14 +1,52 @@
-"""What sources of logs share: whose log it is, and what is said where nothing of it can be stored."""
+"""What sources of logs share: the batch, whose log it is, and what is said where nothing can be stored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ringstats_ts.errors import EmptyPayload, PayloadError, TruncatedPayload, UnstorablePayload
-from ringstats_ts.model import BadLine, Context, Host
+from ringstats_ts.model import BadLine, Batch, Context, Events, Host, Log
+from ringstats_ts.sources.canonical import document_digest
 
 
-def log_host(context: Context) -> tuple[Host, tuple[str, ...]]:
+def log_batch(
+    source: str,
+    log: Log,
+    context: Context,
+    events: Sequence[Events],
+    bad_lines: Sequence[BadLine],
+    *,
+    drift: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+) -> Batch:
+    """The batch of a log, or of a part of one.
+
+    Raises
+    ------
+    PayloadError
+        where no line of it can be stored; of a part behind the first one that is no reason.
+    """
+    found = tuple(part for part in events if part.rows)
+    if not found and log.first_line == 1:
+        raise _nothing_stored(bad_lines)
+    host, host_warnings = _log_host(context)
+    return Batch(
+        source=source,
+        host=host,
+        time=max((max(part.times) for part in found), default=context.received_at),
+        time_known=True,
+        received_at=context.received_at,
+        digest=document_digest(log.text),
+        rows=(),
+        drift=tuple(drift),
+        warnings=(*host_warnings, *warnings),
+        events=found,
+        bad_lines=tuple(bad_lines),
+        is_log=True,
+    )
+
+
+def _log_host(context: Context) -> tuple[Host, tuple[str, ...]]:
     """The host that the sender names, else the machine that the log came from, with a warning."""
     if context.host:
         return Host(f"host:{context.host}", context.host), ()
@@ -20,7 +58,7 @@ def log_host(context: Context) -> tuple[Host, tuple[str, ...]]:
     return Host(f"origin:{origin}", origin), (warning,)
 
 
-def nothing_stored(bad_lines: Sequence[BadLine]) -> PayloadError:
+def _nothing_stored(bad_lines: Sequence[BadLine]) -> PayloadError:
     """The error for a log of which no line can be stored."""
     if not bad_lines:
         return EmptyPayload("The log has blank lines only.", "Send a log with entries.")

@@ -10,7 +10,14 @@ from hashlib import blake2b
 from typing import Any
 
 from ringstats_ts.errors import ConflictingPayload
-from ringstats_ts.model import BadLine, Batch, Receipt
+from ringstats_ts.model import Batch, Receipt
+from ringstats_ts.storage.rejects import bad_lines_told
+
+_KEPT = {
+    None: "",
+    True: " `tsstats rejects list` shows them.",
+    False: " There are too many rejects to keep them: `tsstats rejects drop` makes room; send the log again.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +33,26 @@ class Task:
     @property
     def live(self) -> bool:
         """Whether nothing but its content tells this document from another one."""
-        return self.key is None and not self.batch.time_known and not self.batch.events
+        return self.key is None and not self.batch.time_known and not self.batch.has_events
 
     @property
     def receipt_key(self) -> str:
         if self.key is not None:
             return f"key:{self.key}"
-        if self.batch.events:
-            # A log that reads better now, as its lines are no longer of the future, is another one.
-            bad = _hash_lines(self.batch.bad_lines)
-            return f"content:{self.batch.digest.hex()}{bad}"
+        if self.batch.has_events:
+            # A log of which more can be stored now, as its lines are no longer of the future, or old rows
+            # are kept longer, is another one.
+            return f"content:{self.batch.digest.hex()}{_missing(self.batch)}"
         if self.batch.time_known:
             return f"time:{self.batch.time.isoformat()}"
         return f"live:{self.receipt_id}"
 
 
-def _hash_lines(lines: Sequence[BadLine]) -> str:
-    """A hash of the numbers of these lines behind a space; nothing where there are none."""
-    numbers = ",".join(str(line.number) for line in lines)
-    return f" {blake2b(numbers.encode(), digest_size=8).hexdigest()}" if numbers else ""
+def _missing(batch: Batch) -> str:
+    """Which of its lines a log is without; nothing where it is without none."""
+    numbers = ",".join(str(line.number) for line in batch.bad_lines)
+    lines = f" {blake2b(numbers.encode(), digest_size=8).hexdigest()}" if numbers else ""
+    return f"{lines} -{batch.left_out}" if batch.left_out else lines
 
 
 def tasks(
@@ -98,9 +106,12 @@ def clash(task: Task, key: str) -> ConflictingPayload:
     )
 
 
-def receipt(task: Task, at: datetime, row_count: int, *, duplicate: bool) -> Receipt:
-    """The answer for a task."""
+def receipt(
+    task: Task, at: datetime, row_count: int, *, duplicate: bool, kept: bool | None = None
+) -> Receipt:
+    """The answer for a task. `kept` says whether its bad lines are, where that is known."""
     batch = task.batch
+    bad_lines = (f"{bad_lines_told(batch.bad_lines)}{_KEPT[kept]}",) if batch.bad_lines else ()
     return Receipt(
         id=task.receipt_id,
         source=batch.source,
@@ -108,8 +119,8 @@ def receipt(task: Task, at: datetime, row_count: int, *, duplicate: bool) -> Rec
         time=at,
         rows=row_count,
         duplicate=duplicate,
-        warnings=batch.warnings,
+        warnings=(*batch.warnings, *bad_lines),
         bad_lines=0 if duplicate else len(batch.bad_lines),
-        span=batch.span if batch.events else (at, at),
+        span=batch.span if batch.has_events else (at, at),
         rollup=batch.rollup or batch.source,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from ringstats_ts.config import Config
 from ringstats_ts.errors import NotFound
-from ringstats_ts.model import Batch, Payload, Receipt, Token
+from ringstats_ts.model import BadLine, Batch, Payload, Receipt, Token
 from ringstats_ts.storage.database import Database, Transaction
 from ringstats_ts.storage.refresh import LATE
 from ringstats_ts.words import counted
@@ -76,10 +76,11 @@ def sent_with(payload: Payload, config: Config) -> dict[str, Any]:
     }
 
 
-def keep_bad_lines(transaction: Transaction, batch: Batch, sent: Mapping[str, Any]) -> None:
+def keep_bad_lines(transaction: Transaction, batch: Batch, sent: Mapping[str, Any]) -> bool:
     """Keep the lines of a log that could not be stored, each as a payload of its own.
 
     Those that are kept already, because the log came before and has grown since, are not again.
+    False where there is no room for the others.
     """
     lines = batch.bad_lines
     texts = [line.text for line in lines]
@@ -93,6 +94,14 @@ def keep_bad_lines(transaction: Transaction, batch: Batch, sent: Mapping[str, An
     ((fresh, kept),) = transaction.rows("add_bad_lines", params)
     if kept < fresh:
         logger.warning("%s of a log were not kept: there are too many rejects.", counted(fresh, "bad line"))
+    return bool(kept == fresh)
+
+
+def bad_lines_told(lines: Sequence[BadLine]) -> str:
+    """How many lines could not be stored, and why the first of them."""
+    first = lines[0]
+    count = counted(len(lines), "line")
+    return f"{count} could not be stored, the first of them line {first.number}: {first.reason}"
 
 
 def list_rejects(

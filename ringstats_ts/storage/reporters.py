@@ -37,7 +37,7 @@ class Reporter:
 class Item:
     """A task with its number in the body, its host, and its receipt where it was stored before.
 
-    `added` is how many of its events were new.
+    `added` is how many of its events were new; `kept` whether its bad lines are kept, if there are any.
     """
 
     number: int
@@ -45,6 +45,7 @@ class Item:
     reporter: Reporter
     receipt: Receipt | None
     added: int = 0
+    kept: bool | None = None
 
     @property
     def late(self) -> bool:

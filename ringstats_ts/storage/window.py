@@ -7,11 +7,12 @@ neither be queried nor dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ringstats_ts.errors import TimestampOutOfRange
-from ringstats_ts.model import Batch
+from ringstats_ts.model import Batch, Events
 from ringstats_ts.storage.database import Database
 from ringstats_ts.words import counted
 
@@ -23,14 +24,19 @@ OLDEST_EVENT = datetime(1990, 1, 1, tzinfo=UTC)
 that is set otherwise: an old one makes few of them."""
 
 FILE_DAYS = 366
-"""Most days (UTC) that the samples of one file, or the events of one log, may be of."""
+"""Most days (UTC) that the samples of one file may be of."""
 
 HORIZON_KEPT = timedelta(minutes=1)
 """How long the answer about retention is taken for true."""
 
 
+_KEEP = "Keep rows longer: set TSSTATS_RETENTION_<TABLE> to an interval or `never`, then `tsstats migrate`."
+
+
 def check_span(batches: Sequence[Batch], *, max_days: int) -> None:
     """Refuse samples of more than so many days (UTC) in one body.
+
+    Logs are not asked: all that there are have but some hundreds of chunks.
 
     Raises
     ------
@@ -48,9 +54,9 @@ def check_span(batches: Sequence[Batch], *, max_days: int) -> None:
 def check_time(
     database: Database, batch: Batch, *, future: timedelta, past: timedelta | None, now: datetime
 ) -> None:
-    """Refuse a sample from the future, from long ago, or from before what retention keeps.
+    """Refuse samples from the future, from long ago, or from before what retention keeps.
 
-    Future and past are as seen from its arrival, retention from `now`. `past` is None where
+    Future and past are as seen from their arrival, retention from `now`. `past` is None where
     old samples are meant.
 
     Raises
@@ -58,30 +64,54 @@ def check_time(
     TimestampOutOfRange
     """
     first, last = batch.span
-    oldest = OLDEST_EVENT if batch.is_log else OLDEST
-    # Of a log each event was judged by itself, and those of the future are bad lines.
-    if last > batch.received_at + future and not batch.is_log:
+    if last > batch.received_at + future:
         raise TimestampOutOfRange(f"The sample time {last.isoformat()} lies in the future.")
-    if first < oldest:
-        raise TimestampOutOfRange(f"The sample time {first.isoformat()} is from before {oldest.year}.")
+    if first < OLDEST:
+        raise TimestampOutOfRange(f"The sample time {first.isoformat()} is from before {OLDEST.year}.")
     if past is not None and first < batch.received_at - past:
         raise TimestampOutOfRange(
             f"The sample time {first.isoformat()} is more than {_worded(past)} old.",
             "If it is right, store the file with `tsstats ingest`, or raise TSSTATS_PAST; "
             "if not, check the clock of the host.",
         )
-    kept = _horizon(database, batch, now)
+    kept = _horizon(database, [part.table for part in batch.parts], now)
     if kept is not None and first < now - kept:
         raise TimestampOutOfRange(
-            f"The sample time {first.isoformat()} is older than the {kept.days} days that are kept.",
-            "Keep raw rows longer: set TSSTATS_RETENTION_<TABLE> to an interval or `never`, "
-            "then `tsstats migrate`.",
+            f"The sample time {first.isoformat()} is older than the {_worded(kept)} that are kept.", _KEEP
         )
 
 
-def _horizon(database: Database, batch: Batch, now: datetime) -> timedelta | None:
-    """How old a sample may be: the shortest retention of the tables it goes to."""
-    tables = tuple(sorted({part.table for part in batch.parts}))
+def without_outdated(database: Database, batch: Batch, *, now: datetime, whole: bool = True) -> Batch:
+    """The log without what is older than its tables keep. `whole` says that it is no part of a log.
+
+    Raises
+    ------
+    TimestampOutOfRange
+        where nothing would be left of a whole log.
+    """
+    kept = {part.table: _horizon(database, [part.table], now) for part in batch.events}
+    events = tuple(_since(part, now, kept[part.table]) for part in batch.events)
+    left_out = sum(len(part.rows) for part in batch.events) - sum(len(part.rows) for part in events)
+    if not left_out:
+        return batch
+    shortest = _worded(min(filter(None, kept.values())))
+    if whole and not any(part.rows for part in events):
+        raise TimestampOutOfRange(f"All of the log is older than the {shortest} that are kept.", _KEEP)
+    warning = f"Left out {counted(left_out, 'row')}, older than the {shortest} that are kept. {_KEEP}"
+    return replace(batch, events=events, left_out=left_out, warnings=(*batch.warnings, warning))
+
+
+def _since(part: Events, now: datetime, kept: timedelta | None) -> Events:
+    times = part.times if kept is not None else []
+    if kept is None or min(times, default=now) >= now - kept:
+        return part
+    rows = [row for row, time in zip(part.rows, times, strict=True) if time >= now - kept]
+    return replace(part, rows=rows)
+
+
+def _horizon(database: Database, names: Iterable[str], now: datetime) -> timedelta | None:
+    """How old a row may be: the shortest retention of the tables it goes to; None is of any age."""
+    tables = tuple(sorted(set(names)))
     known, asked_at = database.memory.horizons.get(tables, (None, None))
     if asked_at is None or now > asked_at + HORIZON_KEPT:
         ((known,),) = database.rows("horizon", {"tables": list(tables)})

@@ -41,6 +41,10 @@ def write(
         _write_changes(transaction, ids, item, forgotten or {})
     for item in items:
         _write_events(transaction, ids, item)
+    # Late: the count of rejects, which every refusal needs, is locked until the end.
+    for item in items:
+        if item.task.batch.bad_lines:
+            item.kept = keep_bad_lines(transaction, item.task.batch, item.task.sent)
     tables = _tables(ids, items)
     tables["receipts", RECEIPT] = [list(column) for column in zip(*map(_receipt_row, items), strict=True)]
     _write_tables(transaction, tables)
@@ -49,13 +53,15 @@ def write(
     for item in items:
         _note(transaction, item)
     return [
-        receipt(item.task, item.task.batch.time, _row_count(item), duplicate=_is_repeated(item))
+        receipt(
+            item.task, item.task.batch.time, _row_count(item), duplicate=_is_repeated(item), kept=item.kept
+        )
         for item in items
     ]
 
 
 def _write_events(transaction: Transaction, ids: Ids, item: Item) -> None:
-    """Write the events that are new, and keep the lines that could not be read."""
+    """Write the events that are new."""
     batch = item.task.batch
     for part in batch.events:
         count = len(part.rows)
@@ -71,8 +77,6 @@ def _write_events(transaction: Transaction, ids: Ids, item: Item) -> None:
                     f"Other values are stored for host {batch.host.name} at {differing[0].isoformat()}.",
                     "Each value is stored once, and stays. Do two senders have one host's name?",
                 )
-    if batch.bad_lines:
-        keep_bad_lines(transaction, batch, item.task.sent)
 
 
 def _is_repeated(item: Item) -> bool:
@@ -132,12 +136,18 @@ def _receipt_row(item: Item) -> tuple[Any, ...]:
         task.receipt_id,
         item.reporter.host_id,
         batch.source,
-        task.receipt_key,
+        _receipt_key(item),
         batch.digest,
         batch.time,
         batch.received_at,
         _row_count(item),
     )
+
+
+def _receipt_key(item: Item) -> str:
+    """The key of its receipt. A log whose bad lines are not kept may come again as if it were new."""
+    key = item.task.receipt_key
+    return f"{key} {item.task.receipt_id}" if item.kept is False and item.task.key is None else key
 
 
 def _row_count(item: Item) -> int:

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from ringstats_ts.model import JSON, BadLine, Batch, Context, Events, Log
 from ringstats_ts.sources.accesslog.lines import COLUMNS, Reader, Row, Unreadable, is_log
-from ringstats_ts.sources.canonical import document_digest
-from ringstats_ts.sources.logs import log_host, nothing_stored
+from ringstats_ts.sources.logs import log_batch
 from ringstats_ts.sources.secrets import may_hold_secrets
 
 
@@ -32,21 +31,8 @@ class AccessLogSource:
     def parse(self, document: JSON | Log, context: Context) -> Batch:
         """Turn an access log into a batch: see `ringstats_ts.model.Source`."""
         rows, bad_lines = _read(document, context)
-        if not rows:
-            raise nothing_stored(bad_lines)
-        host, warnings = log_host(context)
-        return Batch(
-            source=self.name,
-            host=host,
-            time=max(row[0] for row in rows),
-            time_known=True,
-            received_at=context.received_at,
-            digest=document_digest(document.text),
-            rows=(),
-            warnings=warnings,
-            events=(Events("http_requests", COLUMNS, rows),),
-            bad_lines=tuple(bad_lines),
-        )
+        events = [Events("http_requests", COLUMNS, rows)]
+        return log_batch(self.name, document, context, events, bad_lines)
 
 
 def _read(log: Log, context: Context) -> tuple[list[Row], list[BadLine]]:

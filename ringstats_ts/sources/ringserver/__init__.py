@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from ringstats_ts.errors import UnstorablePayload
 from ringstats_ts.model import JSON, Batch, Context, Log
-from ringstats_ts.sources.canonical import document_digest
-from ringstats_ts.sources.logs import log_host, nothing_stored
+from ringstats_ts.sources.logs import log_batch
 from ringstats_ts.sources.ringserver.detect import is_log
 from ringstats_ts.sources.ringserver.entries import is_entry
 from ringstats_ts.sources.ringserver.log import Reader
@@ -37,22 +36,14 @@ class RingserverSource:
             )
         reader = Reader(document, context)
         reader.read()
-        events = tuple(reader.tables.events())
-        if not events:
-            raise nothing_stored(reader.bad_lines)
-        host, warnings = log_host(context)
-        return Batch(
-            source=self.name,
-            host=host,
-            time=max(max(part.times) for part in events),
-            time_known=True,
-            received_at=context.received_at,
-            digest=document_digest(document.text),
-            rows=(),
-            drift=tuple(sorted(reader.drift)),
-            warnings=(*warnings, *_mismatches(reader.tables.mismatches)),
-            events=events,
-            bad_lines=tuple(reader.bad_lines),
+        return log_batch(
+            self.name,
+            document,
+            context,
+            list(reader.tables.events()),
+            reader.bad_lines,
+            drift=sorted(reader.drift),
+            warnings=_mismatches(reader.tables.mismatches),
         )
 
 
