@@ -5,10 +5,12 @@ Pure: `ringstats_ts.references` reads the files that this is made from.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from hashlib import blake2b
+from ipaddress import ip_address
 
 _PSEUDONYM_BYTES = 8
 _NAME_LENGTH = 255
@@ -27,6 +29,12 @@ class Place:
 
 
 UNKNOWN_PLACE = Place()
+
+# Behind a colon too, where what is before it is a word: `xff:203.0.113.9`.
+_ADDRESSES = re.compile(
+    r"(?<![0-9.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9])"
+    r"|(?:(?<![0-9A-Za-z.:])|(?<=[g-zG-Z_]:))[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:(?:[0-9A-Fa-f:.]*[0-9A-Fa-f:])?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,10 @@ class Lookups:
             return address[:_NAME_LENGTH]
         return blake2b(address.encode(), digest_size=_PSEUDONYM_BYTES, key=self.keys[0][:64]).hexdigest()
 
+    def without_addresses(self, text: str) -> str:
+        """The text, the addresses in it as clients are stored."""
+        return _ADDRESSES.sub(lambda found: self.client(found[0]) if is_address(found[0]) else found[0], text)
+
     def place(self, address: str) -> Place:
         """Where the address is."""
         return UNKNOWN_PLACE if self.find_place is None else self.find_place(address)
@@ -82,6 +94,15 @@ class Lookups:
     def event_key(self) -> bytes:
         """The key of event ids."""
         return self.keys[-1][:64]
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an address, without a zone (fe80::1%eth0)."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
 
 
 class EventIds:

@@ -444,3 +444,20 @@ def test_minutes_count_what_the_log_says_however_hostile_its_requests(database, 
     (again,) = ingest(Payload(text.encode() + b"broken\n", now, host="web1"), database, config)
     assert (again.duplicate, again.rows) == (True, 0)
     assert database.run("SELECT count(*)::integer FROM http_requests") == [(140,)]
+
+
+def test_the_port_of_a_client_is_no_part_of_it():
+    keyed = Lookups(
+        keys=(b"k",), find_place=lambda address: Place("FR") if address == "192.0.2.1" else Place()
+    )
+    (found,) = rows(parse(LINE.replace("192.0.2.1", "192.0.2.1:50123") + "\n", keyed))
+    assert (found["client"], found["country"]) == (keyed.client("192.0.2.1"), "FR")
+
+
+def test_passwords_in_urls_are_masked():
+    found = row(LINE.replace("/api/user", "http://ada:sec@ret@example.org/api"))
+    assert found["path"] == "http://ada:<redacted>@example.org/api"
+    assert row(LINE.replace('"-"', '"https://ada:secret@example.org/?q=a@b"'))["referer"] == (
+        "https://ada:<redacted>@example.org/?q=a@b"
+    )
+    assert row(LINE.replace("/api/user", "/@ada:x@y"))["path"] == "/@ada:x@y"

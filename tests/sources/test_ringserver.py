@@ -252,6 +252,25 @@ def test_clients_are_pseudonyms_unless_the_operator_wants_them_raw():
     assert hashed["client"] == Lookups(keys=(b"k",)).client("192.0.2.7")
 
 
+def test_an_address_in_a_field_that_is_not_known_is_stored_as_a_client_is():
+    behind = {"forwarded": ["192.0.2.7", {"192.0.2.7": "for=[2001:db8::7]:443, version 4.5"}], "score": 3}
+    client = {"ip": "192.0.2.7", "via": "192.0.2.7"}
+    body = as_json_line(HHZ, client=client, proxy=behind)
+    body += orjson.dumps(
+        {"log_time": "2026-11-21T22:01:13Z", "client": client, "event": "connect", "proxy": behind}
+    )
+    hashed, raw = Lookups(keys=(b"k",)), Lookups(raw=True)
+    for table in ("sessions", "access"):
+        (row,) = rows(body, table, lookups=hashed)
+        four, six = hashed.client("192.0.2.7"), hashed.client("2001:db8::7")
+        assert row["attribute_id"].document == {
+            "client": {"via": four},
+            "proxy": {"forwarded": [four, {four: f"for=[{six}]:443, version 4.5"}], "score": 3},
+        }
+        (row,) = rows(body, table, lookups=raw)
+        assert row["attribute_id"].document == {"client": {"via": "192.0.2.7"}, "proxy": behind}
+
+
 @pytest.mark.parametrize(
     ("stream_id", "parts"),
     [

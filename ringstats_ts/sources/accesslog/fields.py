@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 
 TIME = r"[0-9]{2}/[A-Z][a-z]{2}/[0-9]{4}:[0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{4}"
 ADDRESS = r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]*+)"
@@ -25,6 +24,7 @@ _PARAMETERS = re.compile(
     r"(?:(?<=token)|(?<=key)|(?<=password)|(?<=passwd)|(?<=pwd)|(?<=secret))=)[^&;#]++",
     re.IGNORECASE,
 )
+_PASSWORD = re.compile(r"(://[^/?#@:\s]*+:)[^/?#\s]*(?=@)")
 
 
 def read_time(text: str) -> datetime | None:
@@ -55,7 +55,7 @@ def read_request(quoted: str) -> tuple[str | None, ...]:
     method, target, protocol, target_alone = match.groups()
     path, mark, query = (target or target_alone).partition("?")
     section = _SECTION.match(path)
-    return method, path, mask(query) if mark else None, protocol, section and section[1], None
+    return method, mask(path), mask(query) if mark else None, protocol, section and section[1], None
 
 
 def unescape(quoted: str) -> str | None:
@@ -66,17 +66,10 @@ def unescape(quoted: str) -> str | None:
 
 
 def mask(text: str | None) -> str | None:
-    """The text without the values of parameters that are named like secrets."""
+    """The text without what a URL may hold of secrets: passwords, and parameters that are named so."""
+    if text and "@" in text:
+        text = _PASSWORD.sub(r"\1<redacted>", text)
     return _PARAMETERS.sub(r"\1<redacted>", text) if text and "=" in text else text
-
-
-def is_address(text: str) -> bool:
-    """Whether it is an address, without a zone (fe80::1%eth0)."""
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
 
 
 def _unescaped(match: re.Match[str]) -> str:

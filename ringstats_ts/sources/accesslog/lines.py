@@ -8,12 +8,11 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
-from ringstats_ts.lookups import UNKNOWN_PLACE
+from ringstats_ts.lookups import UNKNOWN_PLACE, is_address
 from ringstats_ts.model import Context
 from ringstats_ts.sources.accesslog.fields import (
     ADDRESS,
     TIME,
-    is_address,
     mask,
     read_request,
     read_time,
@@ -70,12 +69,9 @@ _LINE = re.compile(
     rf'(?: "({_QUOTED})" "({_QUOTED})"(?![^ ])|(?! "))(?: (.*+))?',
     re.DOTALL,
 )
+# Some proxies write the client's port as well, which is another one each time.
+_WITH_PORT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3}){3}):[0-9]{1,5}")
 _NOT_BLANK = re.compile(rb"[^ \t\r\n][^\n]*+")
-# Behind a colon too, where what is before it is a word: `xff:203.0.113.9`.
-_ADDRESSES = re.compile(
-    r"(?<![0-9.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9])"
-    r"|(?:(?<![0-9A-Za-z.:])|(?<=[g-zG-Z_]:))[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:(?:[0-9A-Fa-f:.]*[0-9A-Fa-f:])?"
-)
 
 
 def is_log(text: bytes) -> bool:
@@ -142,7 +138,7 @@ class Reader:
             None if size == "-" else _size(size),
             None if referer is None else self._referers[referer],
             None if agent is None else unescape(agent),
-            mask(self._without_addresses(rest)) if rest else None,
+            mask(self._context.lookups.without_addresses(rest)) if rest else None,
         )
 
     def _time(self, text: str) -> datetime:
@@ -160,19 +156,15 @@ class Reader:
         """The client, its country and its city."""
         if text == "-":
             return None, None, None
-        lookups = self._context.lookups
-        place = lookups.place(text) if is_address(text) else UNKNOWN_PLACE
-        return lookups.client(text), place.country, place.city
+        lookups, match = self._context.lookups, _WITH_PORT.fullmatch(text)
+        client = match[1] if match else text
+        place = lookups.place(client) if is_address(client) else UNKNOWN_PLACE
+        return lookups.client(client), place.country, place.city
 
     def _user(self, text: str) -> str | None:
         name = unescape(text)
         # Apache writes an empty name so.
         return None if name is None or name == '""' else self._context.lookups.client(name)
-
-    def _without_addresses(self, rest: str) -> str:
-        """The fields behind the agent, an address in them as a client is stored: it may be of one."""
-        client = self._context.lookups.client
-        return _ADDRESSES.sub(lambda found: client(found[0]) if is_address(found[0]) else found[0], rest)
 
 
 def _match(line: bytes) -> re.Match[str] | None:

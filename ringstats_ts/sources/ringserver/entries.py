@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 from ringstats_ts.errors import UnstorablePayload
-from ringstats_ts.model import JSON, Attributes
+from ringstats_ts.model import JSON
 from ringstats_ts.sources.accesslog.fields import mask
-from ringstats_ts.sources.canonical import attributes, canonical
+from ringstats_ts.sources.canonical import canonical
 from ringstats_ts.sources.ringserver.tables import Access, Peer, Transfer
 from ringstats_ts.sources.secrets import without_secrets
 from ringstats_ts.sources.tailscale.split import COUNTER, flag, integer, kind, members, refuse, text, time
@@ -106,7 +106,7 @@ def _transfer(entry: Fields) -> tuple[Transfer, list[str]]:
         list(_streams(entry.get("streams"), unknown)),
         total,
         time(entry, "log_start_time", ()),
-        _attributes(unknown),
+        unknown,
     )
     return transfer, _paths(unknown)
 
@@ -118,7 +118,7 @@ def _access(entry: Fields, encoded: bytes) -> tuple[Access, list[str]]:
     texts = tuple(mask(text(entry, key, ())) for key in _EVENT)
     unknown = _unknown(entry, _ACCESS)
     peer = _peer(entry, "protocol")
-    return Access(_log_time(entry), peer, texts, encoded, _attributes(unknown)), _paths(unknown)
+    return Access(_log_time(entry), peer, texts, encoded, unknown), _paths(unknown)
 
 
 def _log_time(entry: Fields) -> datetime:
@@ -188,10 +188,6 @@ def _unknown(entry: Fields, known: frozenset[str]) -> Fields:
         if name in known and type(part) is dict and not part.keys() <= names:
             unknown[name] = {key: part[key] for key in part.keys() - names}
     return unknown
-
-
-def _attributes(unknown: Fields) -> Attributes | None:
-    return attributes(unknown) if unknown else None
 
 
 def _paths(unknown: Fields) -> list[str]:

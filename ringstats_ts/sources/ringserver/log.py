@@ -52,6 +52,7 @@ class Reader:
         self.tables = Tables(context)
         self.bad_lines: list[BadLine] = []
         self.drift: set[str] = set()
+        self._without_addresses = context.lookups.without_addresses
         self._first_line = log.first_line
         # A bad line is kept as it is: it may go on in the next part of the log.
         self._raw = log.text.split(b"\n")
@@ -116,7 +117,7 @@ class Reader:
                 self.tables.add_transfer(entry, index + self._first_line)
             else:
                 self.tables.add_access(entry)
-            self.drift.update(unknown)
+            self.drift.update(map(self._without_addresses, unknown))
         except orjson.JSONDecodeError as error:
             self._bad(index, index + 1, f"The line is no whole JSON: {error}." if finished else _CUT_LINE)
         except PayloadError as error:

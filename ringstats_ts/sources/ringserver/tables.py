@@ -13,7 +13,8 @@ import orjson
 
 from ringstats_ts.errors import UnstorablePayload
 from ringstats_ts.lookups import Lookups, Place
-from ringstats_ts.model import Attributes, Context, Events
+from ringstats_ts.model import JSON, Attributes, Context, Events
+from ringstats_ts.sources.canonical import attributes
 from ringstats_ts.sources.ringserver.streams import is_temporary, read_stream_id
 
 _INT64 = 2**63
@@ -89,7 +90,10 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What went to or came from one client in one interval. `total` is what the log says of the bytes."""
+    """What went to or came from one client in one interval.
+
+    `total` is what the log says of the bytes, `unknown` are the fields that are not known here.
+    """
 
     time: datetime
     peer: Peer
@@ -97,18 +101,18 @@ class Transfer:
     streams: Iterable[tuple[str, int, int]]
     total: int | None
     start_time: datetime | None = None
-    attributes: Attributes | None = None
+    unknown: JSON = None
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One event of the access log. `content` has all of it."""
+    """One event of the access log. `content` has all of it, `unknown` the fields that are not known here."""
 
     time: datetime
     peer: Peer
     texts: tuple[str | None, ...]
     content: bytes
-    attributes: Attributes | None = None
+    unknown: JSON = None
 
 
 @dataclass(slots=True)
@@ -146,7 +150,7 @@ class Tables:
             self._transfers.append((time, transfer_id, stream_id, *cells, size, number, *behind))
         sums = (len(counts), total_bytes, packets, transfer.total)
         start = (time, transfer_id, direction, transfer.start_time)
-        self._sessions.append((*start, *known.peer(peer), *sums, *place, transfer.attributes))
+        self._sessions.append((*start, *known.peer(peer), *sums, *place, known.attributes(transfer.unknown)))
         if transfer.total not in (None, total_bytes):
             self.mismatches.append(line)
 
@@ -160,8 +164,8 @@ class Tables:
         """
         self._check_time(access.time)
         event_id = self.context.event_ids.of(access.content)
-        peer = self._known.peer(access.peer)
-        self._access.append((access.time, event_id, *access.texts, *peer, access.attributes))
+        cells = (*self._known.peer(access.peer), self._known.attributes(access.unknown))
+        self._access.append((access.time, event_id, *access.texts, *cells))
 
     def events(self) -> Iterator[Events]:
         """Give what was collected, without the tables that have nothing."""
@@ -185,6 +189,7 @@ class _Known:
 
     def __init__(self, lookups: Lookups) -> None:
         self._network = lookups.network
+        self._without_addresses = lookups.without_addresses
         self.client = lru_cache(_REMEMBERED_CLIENTS)(lookups.client)
         self._find_place = lookups.place
         self.place = lru_cache(_REMEMBERED_CLIENTS)(self._place)
@@ -216,6 +221,17 @@ class _Known:
         extended = self._network(network, time) if network and is_temporary(network) else network
         cells = self.streams[stream_id, time.date()] = (*stream, extended)
         return cells
+
+    def attributes(self, unknown: JSON) -> Attributes | None:
+        """What is kept of fields that are not known here: they may hold a client's address."""
+        return attributes(self._hashed(unknown)) if unknown else None
+
+    def _hashed(self, value: JSON) -> JSON:
+        if isinstance(value, dict):
+            return {self._without_addresses(key): self._hashed(member) for key, member in value.items()}
+        if isinstance(value, list):
+            return [self._hashed(member) for member in value]
+        return self._without_addresses(value) if isinstance(value, str) else value
 
     def _place(self, address: str) -> tuple[Any, ...]:
         place: Place = self._find_place(address)
