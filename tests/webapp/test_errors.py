@@ -205,3 +205,18 @@ def test_every_error_has_its_status():
     assert [status_of(kind()) for kind in others] == [401, 408, 429, 503]
     assert {status_of(kind()) for kind in _all_errors(errors.StorageError)} == {503}
     assert STATUS[errors.RingstatsError] == 500
+
+
+def test_a_log_waits_for_the_key_that_cannot_be_made_yet(start_server, tmp_path, clean):
+    data = tmp_path / "data"
+    data.write_text("in the way of the directory")
+    server = start_server(TSSTATS_DATA=str(data))
+    log = b'192.0.2.1 - - [27/Nov/2026:08:00:00 +0000] "GET / HTTP/1.1" 200 5\n'
+    answer = server.post(log, "/?host=web-1")
+    assert (answer.status, answer.json["retryable"]) == (503, True)
+    assert answer.json["type"].endswith("/problems/no-client-key")
+    assert "set TSSTATS_CLIENT_KEY" in answer.json["detail"]
+    assert str(data) not in answer.text
+    assert str(data) in server.log()
+    data.unlink()
+    assert server.post(log, "/?host=web-1").json["rows"] == 1
