@@ -146,12 +146,12 @@ INSERT INTO policies (relation, kind, source, level, after, until, every) VALUES
 
 DO $$
 BEGIN
-    COMMENT ON TABLE tailscale_devices IS 'One device as the control server listed it at one time: a device of the Tailscale API, or a node of Headscale. NULL is what it did not tell, or left empty.';
+    COMMENT ON TABLE tailscale_devices IS 'One device as the control server told of it at one time, in a listing or alone: a device of the Tailscale API, or a node of Headscale. NULL is what it did not tell, or left empty.';
     COMMENT ON COLUMN tailscale_devices.host_id IS 'Host that it is known under (hosts): the tailnet, or what the sender named.';
-    COMMENT ON COLUMN tailscale_devices.time IS 'Time of the listing.';
+    COMMENT ON COLUMN tailscale_devices.time IS 'Time of the listing. Of a device alone whose time is known, with some microseconds of its own.';
     COMMENT ON COLUMN tailscale_devices.received_at IS 'Time of arrival.';
     COMMENT ON COLUMN tailscale_devices.device_id IS 'Its id (nodeId, else id; Headscale id). With a number added where a listing has it twice.';
-    COMMENT ON COLUMN tailscale_devices.kind IS 'tailscale or headscale: which server listed it.';
+    COMMENT ON COLUMN tailscale_devices.kind IS 'tailscale or headscale: which server told of it.';
     COMMENT ON COLUMN tailscale_devices.node_id IS 'The node that status documents tell of (tailscale_nodes), by nodeId; NULL for Headscale.';
     COMMENT ON COLUMN tailscale_devices.name IS 'Name in MagicDNS (name; Headscale givenName, its first label alone).';
     COMMENT ON COLUMN tailscale_devices.hostname IS 'Name that the machine gives itself (hostname; Headscale name).';
@@ -179,9 +179,9 @@ BEGIN
     COMMENT ON COLUMN tailscale_devices.node_key IS 'Node key, a public one (nodeKey).';
     COMMENT ON COLUMN tailscale_devices.machine_key IS 'Machine key, a public one; NULL for devices shared in from elsewhere (machineKey).';
     COMMENT ON COLUMN tailscale_devices.tailnet_lock_error IS 'What is wrong with its signature, with tailnet lock (tailnetLockError).';
-    COMMENT ON COLUMN tailscale_devices.attribute_id IS 'All other fields of the device (attributes).';
+    COMMENT ON COLUMN tailscale_devices.attribute_id IS 'All other fields of the device; of one alone, also what is in the document beside it (attributes).';
 
-    COMMENT ON TABLE tailscale_device_lists IS 'One listing of devices, which may be empty; a device or node sent alone is a listing of one.';
+    COMMENT ON TABLE tailscale_device_lists IS 'One listing of devices, which may be empty. A device or node that was sent alone is none.';
     COMMENT ON COLUMN tailscale_device_lists.host_id IS 'Host that it is known under (hosts).';
     COMMENT ON COLUMN tailscale_device_lists.time IS 'Time of the listing.';
     COMMENT ON COLUMN tailscale_device_lists.received_at IS 'Time of arrival.';
@@ -191,7 +191,7 @@ BEGIN
     COMMENT ON COLUMN tailscale_device_lists.external IS 'Devices that are shared in from elsewhere; NULL where it does not say so of any.';
     COMMENT ON COLUMN tailscale_device_lists.attribute_id IS 'All that is in the document beside the devices (attributes).';
 
-    COMMENT ON VIEW tailscale_devices_latest IS 'Each device as it was last listed under each host, in the last 90 days; time tells when. A device that was removed stays until then.';
+    COMMENT ON VIEW tailscale_devices_latest IS 'Each device as the control server last told of it under each host, in a listing or alone, in the last 90 days; time tells when. A device that was removed stays until then.';
     COMMENT ON COLUMN tailscale_devices_latest.host IS 'Host that it is known under (hosts.name).';
     COMMENT ON COLUMN tailscale_devices_latest.tailnet IS 'Tailnet of the host; empty where it is unknown, as with Headscale.';
     COMMENT ON COLUMN tailscale_devices_latest.kind IS 'tailscale or headscale.';
@@ -223,7 +223,7 @@ BEGIN
     COMMENT ON COLUMN tailscale_devices_latest.tailnet_lock_error IS 'What is wrong with its signature, with tailnet lock.';
     COMMENT ON COLUMN tailscale_devices_latest.node IS 'The node that status documents tell of, by nodeId, else by its key (tailscale_nodes.name).';
     COMMENT ON COLUMN tailscale_devices_latest.first_seen IS 'First sample that was received with the node (tailscale_nodes.first_seen).';
-    COMMENT ON COLUMN tailscale_devices_latest.time IS 'Time of its last listing.';
+    COMMENT ON COLUMN tailscale_devices_latest.time IS 'Time of its last row (tailscale_devices.time).';
     COMMENT ON COLUMN tailscale_devices_latest.host_id IS 'Host that it is known under (hosts).';
     COMMENT ON COLUMN tailscale_devices_latest.node_id IS 'The node (tailscale_nodes).';
     COMMENT ON COLUMN tailscale_devices_latest.attribute_id IS 'All other fields of the device (attributes).';

@@ -956,15 +956,19 @@ LEFT JOIN hosts USING (host_id)
 ORDER BY page.host_id, page.time, page.request_id;
 
 -- name: export_hosts_devices
--- Hosts with listings of devices, whoever wrote them: those of that name or identity, or all. The two
--- sources share their tables, so an export of one must not take the place of the other's files.
+-- Hosts with listings of devices, which may be empty, or with devices alone, whoever wrote them: those of
+-- that name or identity, or all. The two sources share their tables, so an export of one must not take the
+-- place of the other's files.
 SELECT
     host_id,
     name
 FROM hosts
 WHERE
     (%(host)s::text IS NULL OR name = %(host)s OR identity = %(host)s)
-    AND EXISTS (SELECT FROM tailscale_device_lists WHERE tailscale_device_lists.host_id = hosts.host_id)
+    AND (
+        EXISTS (SELECT FROM tailscale_device_lists WHERE tailscale_device_lists.host_id = hosts.host_id)
+        OR EXISTS (SELECT FROM tailscale_devices WHERE tailscale_devices.host_id = hosts.host_id)
+    )
 ORDER BY host_id;
 
 -- name: export_hosts_headscale
@@ -975,7 +979,10 @@ SELECT
 FROM hosts
 WHERE
     (%(host)s::text IS NULL OR name = %(host)s OR identity = %(host)s)
-    AND EXISTS (SELECT FROM tailscale_device_lists WHERE tailscale_device_lists.host_id = hosts.host_id)
+    AND (
+        EXISTS (SELECT FROM tailscale_device_lists WHERE tailscale_device_lists.host_id = hosts.host_id)
+        OR EXISTS (SELECT FROM tailscale_devices WHERE tailscale_devices.host_id = hosts.host_id)
+    )
 ORDER BY host_id;
 
 -- name: export_tailscale_devices

@@ -1,7 +1,8 @@
 """Devices as the control server lists them: Tailscale's API, and Headscale's.
 
 Both become rows of tailscale_devices, and the listing itself, which may be empty, a row of
-tailscale_device_lists. A single device or node is a listing of one.
+tailscale_device_lists. A single device or node is no listing: it has no row there. An array of
+them is one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _NODE = _NODE_ALONE | {"nodeKey", "machineKey"}
 _SNAKE_NODE = names("given_name disco_key ip_addresses register_method pre_auth_key node_key machine_key")
 _WRAPPER = frozenset(("status", "body", STAMP))
 
+PathIn = Callable[[dict[str, JSON]], Path | None]
+
 
 class DevicesSource:
     """The source `devices`."""
@@ -44,12 +47,14 @@ class DevicesSource:
 
     def detect(self, document: JSON | Log) -> bool:
         """Whether the document is a listing, or a device alone."""
+        if isinstance(document, list):
+            return _is_listing(document, _device_path)
         return isinstance(document, dict) and _device_path(document) is not None
 
     def parse(self, document: JSON | Log, context: Context) -> Batch:
         """Turn a listing into a batch: see `ringstats_ts.model.Source`."""
         screened, digest = _screened(document)
-        path = _device_path(screened) or ()
+        path = _path_in(screened, _device_path)
         listing = _listing(screened, path)
         drift = (
             key for device in listing.devices.values() for key in api.unknown_fields(device, "devices.*")
@@ -68,12 +73,14 @@ class HeadscaleSource:
 
     def detect(self, document: JSON | Log) -> bool:
         """Whether the document is a listing, or a node, alone or in a member that says so."""
+        if isinstance(document, list):
+            return _is_listing(document, _node_path)
         return isinstance(document, dict) and _node_path(document) is not None
 
     def parse(self, document: JSON | Log, context: Context) -> Batch:
         """Turn a listing into a batch: see `ringstats_ts.model.Source`."""
         screened, digest = _screened(document)
-        path = _node_path(screened) or ()
+        path = _path_in(screened, _node_path)
         listing = headscale.without_keys(_listing(screened, path))
         drift = (
             key for node in listing.devices.values() for key in headscale.unknown_fields(node, "nodes.*")
@@ -99,6 +106,18 @@ _HEADSCALE = Format(
     read=headscale.read_node,
     tailnet=lambda _: "",
 )
+
+
+def _is_listing(elements: list[JSON], path_in: PathIn) -> bool:
+    """Whether the elements of an array are devices, none of which has a time of its own."""
+    return bool(elements) and all(
+        isinstance(element, dict) and STAMP not in element and path_in(element) == () for element in elements
+    )
+
+
+def _path_in(document: JSON, path_in: PathIn) -> Path:
+    """Where the devices of a document are that was detected; an array holds them itself."""
+    return () if isinstance(document, list) else path_in(document) or ()
 
 
 def _device_path(document: dict[str, JSON]) -> Path | None:
@@ -146,15 +165,16 @@ def _is_node(node: JSON) -> bool:
     return camel or len(node.keys() & _SNAKE_NODE) >= _ENOUGH
 
 
-def _screened(document: JSON | Log) -> tuple[dict[str, JSON], bytes]:
+def _screened(document: JSON | Log) -> tuple[JSON, bytes]:
     """The document without its secrets, and the digest of its content."""
     encoded = canonical(document)
-    screened: dict[str, JSON] = without_secrets(document, encoded)
-    return screened, document_digest(encoded)
+    return without_secrets(document, encoded), document_digest(encoded)
 
 
-def _listing(document: dict[str, JSON], path: Path) -> Listing:
+def _listing(document: JSON, path: Path) -> Listing:
     """Take the devices at the path out of the document."""
+    if isinstance(document, list):
+        return Listing(_numbered(document, ()), {})
     if not path:
         device = {key: value for key, value in document.items() if key != STAMP}
         around = {key: document[key] for key in (STAMP,) if key in document}
@@ -166,12 +186,17 @@ def _listing(document: dict[str, JSON], path: Path) -> Listing:
         rest = {"body": around} if around else {}
         around = {name: value for name, value in document.items() if name != "body"} | rest
     if isinstance(body[key], dict):
-        return Listing({path: body[key]}, around)
-    devices = {(*path, str(number)): device for number, device in enumerate(body[key] or ())}
-    for place, device in devices.items():
+        return Listing({path: body[key]}, around, alone=True)
+    return Listing(_numbered(body[key] or (), path), around)
+
+
+def _numbered(devices: Iterable[JSON], path: Path) -> dict[Path, dict[str, JSON]]:
+    """The devices of the array at the path, each by its own path."""
+    numbered = {(*path, str(number)): device for number, device in enumerate(devices)}
+    for place, device in numbered.items():
         if not isinstance(device, dict):
             refuse(place, f"is {kind(device)} where an object is expected")
-    return Listing(devices, around)
+    return numbered
 
 
 def _unknown_around(listing: Listing, path: Path) -> Iterable[str]:

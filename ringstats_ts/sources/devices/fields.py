@@ -10,6 +10,9 @@ the columns alone would not give back:
 `$zone`
     key to form (see `ringstats_ts.sources.times`): times that are not written in
     Z. The form `protobuf` is an object with `seconds` and `nanos`.
+`$around`
+    what is around a device that is no part of a listing, which has it in a row of its own;
+    without the time that is the row's.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from ringstats_ts.sources.tailscale.split import Path, kind, refuse
 from ringstats_ts.sources.times import read_time, read_unix
 
 PROTOBUF = "protobuf"
+AROUND = "$around"
 
 _STAMP = {"seconds", "nanos"}
 _NANOS = range(1_000_000_000)

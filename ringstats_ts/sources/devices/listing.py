@@ -13,7 +13,7 @@ from ringstats_ts.errors import UnstorablePayload
 from ringstats_ts.limits import pointer
 from ringstats_ts.model import JSON, Batch, Context, Entity, Host, Rows
 from ringstats_ts.sources.canonical import attributes
-from ringstats_ts.sources.devices.fields import Fields
+from ringstats_ts.sources.devices.fields import AROUND, Fields
 from ringstats_ts.sources.sampling import NO_HOST, STAMP, SampleTime, sample_time
 from ringstats_ts.sources.tailscale.nodes import Tailnet
 from ringstats_ts.sources.tailscale.split import Path, refuse
@@ -66,7 +66,7 @@ Row = dict[str, Any]
 class Listing:
     """The devices of a document by their paths, and what is around them.
 
-    `alone` is a device that is the document itself.
+    `alone`: it is one device that was asked for by itself, which is no listing.
     """
 
     devices: Mapping[Path, dict[str, JSON]]
@@ -102,17 +102,18 @@ def read_listing(
     tailnet = form.tailnet(devices)
     host, host_warnings = _host(tailnet, context)
     sample = sample_time(listing.around, context)
+    beside = _beside(listing, sample)
     rows = [
         (
             device_id,
             form.kind,
             _node(fields, device, tailnet, form),
             *map(device.get, _READ),
-            attributes(fields.rest()),
+            attributes(fields.rest() | beside),
         )
         for device_id, fields, device in zip(ids, found, devices, strict=True)
     ]
-    row = _list_row(devices, listing.around, form, sample)
+    lists = [] if listing.alone else [_list_row(devices, listing.around, form, sample)]
     return Batch(
         source=form.source,
         host=host,
@@ -122,7 +123,7 @@ def read_listing(
         digest=digest,
         rows=(
             Rows("tailscale_devices", COLUMNS, rows),
-            Rows("tailscale_device_lists", LIST_COLUMNS, [row]),
+            Rows("tailscale_device_lists", LIST_COLUMNS, lists),
         ),
         drift=tuple(sorted(set(drift))),
         warnings=(*sample.warnings, *host_warnings, *id_warnings, *_no_times(found)),
@@ -171,6 +172,12 @@ def _node(fields: Fields, device: Row, tailnet: str, form: Format) -> Entity | N
     return Tailnet(tailnet, {}).node(str(node_id), names)
 
 
+def _beside(listing: Listing, sample: SampleTime) -> dict[str, JSON]:
+    """What the attributes of a device alone hold of what is around it, but for its time."""
+    rest = {key: value for key, value in listing.around.items() if key != sample.key}
+    return {AROUND: rest} if listing.alone and rest else {}
+
+
 def _list_row(
     devices: Sequence[Row], around: Mapping[str, JSON], form: Format, sample: SampleTime
 ) -> tuple[Any, ...]:
@@ -194,9 +201,10 @@ def _count(devices: Sequence[Row], column: str) -> int | None:
 
 
 def _apart(time: datetime, device_id: str) -> datetime:
-    """The time of a device that is a document of its own, some microseconds later by its id.
+    """The time of a device alone, some microseconds later by its id.
 
     The others of its body, or file, have the same time, and a host has one document at a time.
+    Of two ids that come to the same microsecond the second is refused, as it would be without.
     """
     digest = blake2b(device_id.encode(), digest_size=8).digest()
     is_small = device_id.isdecimal() and len(device_id) <= _DIGITS
