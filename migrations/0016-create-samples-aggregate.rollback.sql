@@ -6,7 +6,7 @@ SELECT 1;
 
 DELETE FROM policies WHERE relation = 'samples_hourly';
 
-DROP FUNCTION IF EXISTS series_increase(timestamptz, timestamptz, interval);
+DROP FUNCTION IF EXISTS series_increase(timestamptz, timestamptz, interval, text[], text[]);
 
 DROP FUNCTION IF EXISTS series_before(timestamptz, integer[], integer[]);
 

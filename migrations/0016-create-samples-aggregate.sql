@@ -179,7 +179,9 @@ END $$;
 CREATE FUNCTION series_increase(
     since timestamptz,
     until timestamptz,
-    bucket interval DEFAULT '1 hour'
+    bucket interval DEFAULT '1 hour',
+    hosts text[] DEFAULT NULL,
+    names text[] DEFAULT NULL
 ) RETURNS TABLE (
     bucket timestamptz,
     host text,
@@ -199,7 +201,10 @@ LANGUAGE sql STABLE ROWS 10000 AS $$
         FROM series_states(
             $1,
             $2,
-            extract(year FROM $3) <> 0 OR extract(month FROM $3) <> 0 OR extract(epoch FROM $3) % 3600 = 0
+            extract(year FROM $3) <> 0 OR extract(month FROM $3) <> 0 OR extract(epoch FROM $3) % 3600 = 0,
+            -- By number, as a column of hosts would win over the argument of that name.
+            CASE WHEN $4 IS NOT NULL THEN ARRAY(SELECT h.host_id FROM hosts AS h WHERE h.name = ANY ($4)) END,
+            CASE WHEN $5 IS NOT NULL THEN ARRAY(SELECT s.series_id FROM series AS s WHERE s.name = ANY ($5)) END
         )
     ),
     counters AS (
@@ -269,7 +274,7 @@ BEGIN
     COMMENT ON AGGREGATE value_counter_roll(numeric, numeric, numeric, numeric) IS 'State of a counter over states in the order given, steps between them included. Use with ORDER BY bucket.';
     COMMENT ON FUNCTION series_states(timestamptz, timestamptz, boolean, integer[], integer[]) IS 'Counter states that cover exactly since <= time < until: samples, or where hourly is true whole hours of samples_hourly, with samples at the edges; of the given hosts and series, or of all.';
     COMMENT ON FUNCTION series_before(timestamptz, integer[], integer[]) IS 'Last values of counters before a time (host_id and series_id pairwise), however far back, from samples_hourly where the samples are gone.';
-    COMMENT ON FUNCTION series_increase(timestamptz, timestamptz, interval) IS 'How much each counter of each host grew in each bucket of since <= time < until, in the unit of the series. Exact across buckets and resets: it starts anew from zero where it falls, and the step from the sample before counts at the later sample, also after a silent gap and for the first sample after since. The first sample of a counter adds nothing. resets: times it started anew. Buckets are in UTC.';
+    COMMENT ON FUNCTION series_increase(timestamptz, timestamptz, interval, text[], text[]) IS 'How much each counter of each host grew in each bucket of since <= time < until, in the unit of the series. Exact across buckets and resets: it starts anew from zero where it falls, and the step from the sample before counts at the later sample, also after a silent gap and for the first sample after since. The first sample of a counter adds nothing. resets: times it started anew. Buckets are in UTC. hosts and names: the hosts and series to read, by name, of whatever source; an empty array reads none, NULL all.';
 
     COMMENT ON VIEW samples_hourly IS 'samples by hour, host and series.';
     COMMENT ON COLUMN samples_hourly.bucket IS 'Start of the bucket (UTC).';
@@ -292,5 +297,5 @@ GRANT EXECUTE ON FUNCTION
     value_counter_roll(numeric, numeric, numeric, numeric),
     series_states(timestamptz, timestamptz, boolean, integer[], integer[]),
     series_before(timestamptz, integer[], integer[]),
-    series_increase(timestamptz, timestamptz, interval)
+    series_increase(timestamptz, timestamptz, interval, text[], text[])
 TO tsstats_reader;

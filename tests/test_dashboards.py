@@ -3,8 +3,8 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +283,55 @@ def test_the_overview_counts_what_was_reported(stored: Stored) -> None:
     }
 
 
+@only("grafana-dashboard.json")
+@pytest.mark.parametrize(("interval", "width"), [("30s", 300), ("10m", 600), ("1h", 3600)])
+def test_a_rate_of_the_overview_is_that_of_the_counters_however_seldom_there_is_a_report(
+    stored: Stored, interval: str, width: int
+) -> None:
+    """Each reporter receives as many kilobytes in a second as its peer's number says; it sends twice that."""
+    view = stored.view(interval=interval)
+    lines = stored.answers(view, "timeseries")
+    first = (view.until - view.range).timestamp() // width + 1
+    silent = (view.until - timedelta(hours=1, minutes=7)).timestamp() // width
+    times = [datetime.fromtimestamp(width * number, UTC) for number in range(int(first), int(silent))]
+    assert len(times) > 2
+
+    peers = {f"peer'{number}": 8000 * number for number in range(1, 11)}
+    for title, expected in {
+        "Received from peers": {peer: 2 * rate for peer, rate in peers.items()},
+        "Sent to peers": {peer: 4 * rate for peer, rate in peers.items()},
+        "Traffic by reporter": {
+            f"{reporter} {direction}": times_received * sum(peers.values())
+            for reporter in ("alpha", "beta")
+            for direction, times_received in (("received", 1), ("sent", 2))
+        },
+        "Traffic by user": {f"user{user}": 48_000 * sum(range(user or 3, 11, 3)) for user in range(3)},
+        "Traffic by tag": {"no tag": 48_000 * 25, "tag:even": 48_000 * 30},
+    }.items():
+        drawn = sorted((time, metric, round(rate, 6)) for time, metric, rate in lines[title] if time in times)
+        assert drawn == [(time, *line) for time in times for line in sorted(expected.items())], title
+
+
+@only("grafana-dashboard.json")
+def test_the_overview_draws_traffic_whose_reports_are_gone(stored: Stored) -> None:
+    """Aggregates outlive the rows that they are made of: all that is left is the width of a bucket."""
+    view = stored.view(interval="1h")
+    stored.cursor.execute(
+        "RESET ROLE; DELETE FROM tailscale_status AS s USING tailscale_reporters AS r"
+        " WHERE s.host_id = r.host_id AND s.time < r.last_seen; SET ROLE tsstats_reader"
+    )
+    drawn = stored.answers(view, "timeseries")["Received from peers"]
+    stored.cursor.execute(
+        view.expand(
+            "SELECT bucket, peer, 8 * sum(rx_bytes) / 3600"
+            " FROM tailscale_traffic($__timeFrom(), $__timeTo(), '1 hour') GROUP BY 1, 2"
+        )
+    )
+    per_bucket = {(time, peer): round(rate, 6) for time, peer, rate in stored.cursor.fetchall()}
+    assert len(per_bucket) >= 6 * 10
+    assert {(time, peer): round(rate, 6) for time, peer, rate in drawn} == per_bucket
+
+
 @only("grafana/ringserver.json")
 def test_the_ringservers_count_what_was_transferred(stored: Stored) -> None:
     # Six hours of two ringservers and twelve stations; 100, 400 and 900 bytes by client.
@@ -314,8 +363,7 @@ def test_a_rate_is_that_of_the_counter_however_often_there_is_a_document(
     stored: Stored, interval: str
 ) -> None:
     lines = stored.answers(stored.view(interval=interval), "timeseries")
-    stored.cursor.execute("SELECT name || coalesce(labels ->> 'interface', ''), series_id FROM series")
-    counters = dict(stored.cursor.fetchall())
+    counters = counters_of_hosts(stored)
     busy = counters["cpu_times_seconds.user"] + counters["cpu_times_seconds.system"]
     spent = busy + counters["cpu_times_seconds.idle"] + counters["cpu_times_seconds.iowait"]
 
@@ -326,6 +374,33 @@ def test_a_rate_is_that_of_the_counter_however_often_there_is_a_document(
         for interface in ("lo", "eth0")
     }
     assert {round(row[2], 9) for row in lines["CPU in use"]} == {round(busy / spent, 9)}
+
+
+@only("grafana/hosts.json")
+def test_only_the_chosen_hosts_are_drawn(stored: Stored) -> None:
+    view = replace(stored.view(), variables={"host": ["beta"]})
+    lines = stored.answers(view, "timeseries")
+    counters = counters_of_hosts(stored)
+
+    metrics = {row[1] for rows in lines.values() for row in rows}
+    assert {metric for metric in metrics if metric.startswith("alpha")} == set()
+    assert {
+        metric.partition(" ")[0]
+        for title in ("CPU in use", "Received", "Disks busy")
+        for _, metric, *_ in lines[title]
+    } == {"beta"}
+    assert {row[1:] for row in lines["Context switches and interrupts"]} == {
+        ("context switches", counters["cpu_stats.ctx_switches"]),
+        ("interrupts", counters["cpu_stats.interrupts"]),
+    }
+
+
+def counters_of_hosts(stored: Stored) -> dict[str, int]:
+    """How much each counter of each host of `hosts.sql` grows in a second, by name and interface."""
+    stored.cursor.execute(
+        "SELECT name || coalesce(labels ->> 'interface', ''), series_id FROM series WHERE source = 'host'"
+    )
+    return dict(stored.cursor.fetchall())
 
 
 @only("grafana/accesslog.json")

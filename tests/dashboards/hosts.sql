@@ -1,5 +1,5 @@
 -- Two hosts, three days; `beta` fell silent an hour ago, `alpha` was started twelve hours ago.
--- What beta said before of its start is no time.
+-- What beta said before of its start is no time. Another source has series of the same names.
 
 INSERT INTO hosts (identity, name, first_seen, last_seen)
 SELECT 'host:' || name, name, now() - INTERVAL '3 days', now()
@@ -43,7 +43,9 @@ FROM (
 ) AS known (name, labels, kind);
 
 INSERT INTO series (source, name, labels_key, labels, kind, first_seen)
-VALUES ('json', 'cpu_count', '{}', '{}', 'gauge', now());
+VALUES
+('json', 'cpu_count', '{}', '{}', 'gauge', now()),
+('json', 'network_io.bytes_recv', '{"interface":"eth1"}', '{"interface":"eth1"}', 'counter', now());
 
 CREATE TEMPORARY TABLE observations AS
 SELECT

@@ -1,4 +1,5 @@
--- Two reporters, ten peers, three days; `beta` fell silent an hour ago.
+-- Two reporters, ten peers, three days of `alpha` and two of `beta`, which reports at other times and fell silent
+-- an hour ago.
 
 INSERT INTO hosts (identity, name, tailnet, first_seen, last_seen)
 SELECT 'name:' || name, name, 'example.ts.net', now() - INTERVAL '3 days', now()
@@ -17,7 +18,7 @@ SELECT host_id, node_id, now() - age, now() - age, bytes, 2 * bytes, node_id < 9
     CASE WHEN node_id < 4 THEN 'direct' WHEN node_id < 6 THEN 'derp' ELSE 'idle' END,
     now() - age - INTERVAL '1 minute', 1, 1
 FROM hosts, tailscale_nodes, generate_series(0, 431) AS step,
-    LATERAL (SELECT step * INTERVAL '10 minutes' + INTERVAL '5 seconds') AS sample (age),
+    LATERAL (SELECT step * INTERVAL '1 minute' * CASE hosts.name WHEN 'alpha' THEN 10 ELSE 7 END + INTERVAL '5 seconds') AS sample (age),
     LATERAL (
         SELECT (1e9 * node_id - extract(epoch FROM age)::bigint % 100000 * 1000 * node_id)::bigint
     ) AS counter (bytes)
@@ -28,7 +29,7 @@ INSERT INTO tailscale_status (host_id, node_id, time, received_at, backend_state
 SELECT host_id, host_id, now() - age, now() - age, 'Running', '1.98.' || host_id, true,
     ARRAY['a message'], 10, 8, 1
 FROM hosts, generate_series(0, 431) AS step,
-    LATERAL (SELECT step * INTERVAL '10 minutes' + INTERVAL '5 seconds') AS sample (age)
+    LATERAL (SELECT step * INTERVAL '1 minute' * CASE hosts.name WHEN 'alpha' THEN 10 ELSE 7 END + INTERVAL '5 seconds') AS sample (age)
 WHERE hosts.name = 'alpha' OR age > INTERVAL '1 hour';
 
 INSERT INTO tailscale_status_changes (host_id, time, digest, health, exit_node_id)

@@ -53,19 +53,20 @@ class Tables:
             cursor.execute(statement, parameters or None)
             return list(cursor.fetchall()) if cursor.description else []
 
-    def add_host(self, name: str) -> int:
+    def add_host(self, name: str, number: int = 0) -> int:
         ((host_id,),) = self.query(
             "INSERT INTO hosts (identity, name, first_seen, last_seen)"
             " VALUES (%s, %s, '2026-01-01Z', '2026-01-01Z') RETURNING host_id",
-            f"name:{name}",
+            f"name:{name}#{number}",
             name,
         )
         return host_id
 
-    def add_series(self, name: str, kind: str = "counter", labels: str = "{}") -> int:
+    def add_series(self, name: str, kind: str = "counter", labels: str = "{}", source: str = "json") -> int:
         ((series_id,),) = self.query(
             "INSERT INTO series (source, name, labels_key, labels, kind, unit, first_seen)"
-            " VALUES ('json', %s, %s, %s, %s, 'bytes', '2026-01-01Z') RETURNING series_id",
+            " VALUES (%s, %s, %s, %s, %s, 'bytes', '2026-01-01Z') RETURNING series_id",
+            source,
             name,
             labels,
             labels,
@@ -86,13 +87,22 @@ class Tables:
     def refresh(self, until: datetime | None = None) -> None:
         self.query("CALL refresh_continuous_aggregate('samples_hourly', NULL, %s::timestamptz)", until)
 
-    def increase(self, since: Any, until: Any, width: str) -> dict[Any, Any]:
+    def increase(
+        self,
+        since: Any,
+        until: Any,
+        width: str,
+        hosts: list[str | None] | None = None,
+        names: list[str | None] | None = None,
+    ) -> dict[Any, Any]:
         rows = self.query(
-            "SELECT bucket, host_id, series_id, increase, resets, samples"
-            " FROM series_increase(%s::timestamptz, %s::timestamptz, %s::interval)",
+            "SELECT bucket, host_id, series_id, increase, resets, samples FROM series_increase("
+            "%s::timestamptz, %s::timestamptz, %s::interval, hosts => %s::text[], names => %s::text[])",
             since,
             until,
             width,
+            hosts,
+            names,
         )
         answer = {row[:3]: row[3:] for row in rows}
         assert len(answer) == len(rows)
@@ -242,6 +252,81 @@ def test_a_day_of_23_hours_in_the_session_time_zone_moves_no_bucket(tables: Tabl
             assert tables.increase(since, until, width) == truth(samples, since, until, WIDTHS[width])
     finally:
         tables.query("SET timezone = 'UTC'")
+
+
+def test_what_is_asked_by_name_equals_what_is_picked_from_everything(tables: Tables) -> None:
+    rng = random.Random(16)
+    # Hosts may share a name, and series do: of other sources, with other labels, with another kind.
+    hosts = {
+        tables.add_host(name, number): name for number, name in enumerate(["alpha", "beta", "beta", "gamma"])
+    }
+    series = {
+        tables.add_series(name, kind, labels, source): name
+        for source, name, kind, labels in (
+            ("json", "requests_total", "counter", '{"code":"200"}'),
+            ("json", "requests_total", "counter", '{"code":"500"}'),
+            ("host", "requests_total", "counter", "{}"),
+            ("json", "errors_total", "counter", "{}"),
+            ("pattoo", "errors_total", "gauge", "{}"),
+            ("json", "temperature", "gauge", "{}"),
+        )
+    }
+    samples = [sample for h in hosts for s in series for sample in make_samples(rng, h, s, days=2)]
+    store_in_disorder(tables, samples)
+    gauges = dict(tables.query("SELECT series_id, name FROM series WHERE kind = 'gauge'"))
+    counted = [sample for sample in samples if sample.series_id not in gauges]
+
+    def choice(known: dict[int, str]) -> list[str | None] | None:
+        names = [*sorted(set(known.values())), "unknown", "al", None]
+        return rng.choice([None, [], ["unknown"], *[rng.sample(names, k) for k in (1, 2, len(names))]])
+
+    seen = set()
+    for _ in range(200):
+        since, until = rng.choice(list(RANGES.values()))
+        width, asked = rng.choice(list(WIDTHS)), {"hosts": choice(hosts), "names": choice(series)}
+        wanted = [
+            sample
+            for sample in counted
+            if (asked["hosts"] is None or hosts[sample.host_id] in asked["hosts"])
+            and (asked["names"] is None or series[sample.series_id] in asked["names"])
+        ]
+        answer = tables.increase(since, until, width, **asked)
+        assert answer == truth(wanted, since, until, WIDTHS[width]), (since, until, width, asked)
+        seen.add(
+            (
+                asked["hosts"] is None,
+                asked["names"] is None,
+                asked["hosts"] == [],
+                asked["names"] == [],
+                bool(answer),
+            )
+        )
+    assert len(seen) > 10
+
+
+def test_only_what_is_asked_by_name_is_read(tables: Tables) -> None:
+    hosts = [tables.add_host(name) for name in ("alpha", "beta", "gamma")]
+    counters = [tables.add_series(f"counter_{number}") for number in range(5)]
+    times = [START + timedelta(minutes=20 * number) for number in range(7)]
+    tables.add_samples([Sample(h, s, time, Decimal(1)) for h in hosts for s in counters for time in times])
+    for asked, pairs in {
+        "": 15,
+        ", hosts => ARRAY['alpha']": 5,
+        ", names => ARRAY['counter_1', 'counter_3']": 6,
+        ", hosts => ARRAY['alpha', 'beta'], names => ARRAY['counter_4']": 2,
+        ", hosts => ARRAY[]::text[]": 0,
+    }.items():
+        (((plan,),),) = tables.query(
+            "EXPLAIN (ANALYZE, FORMAT JSON) SELECT *"
+            f" FROM series_increase('2026-01-28T06:00Z', '2026-01-28T07:00Z', '7 minutes'{asked})"
+        )
+        assert rows_of("series_states", plan["Plan"]) == 3 * pairs, asked
+
+
+def rows_of(function: str, node: dict[str, Any]) -> int:
+    """How many rows a function of a plan returned."""
+    own = node["Actual Rows"] if node.get("Function Name") == function else 0
+    return own + sum(rows_of(function, child) for child in node.get("Plans", []))
 
 
 def test_a_row_names_its_counter_and_gauges_have_none(tables: Tables) -> None:
