@@ -28,7 +28,9 @@ from ringstats_ts.model import JSON, Log
 
 GZIP_MAGIC = b"\x1f\x8b"
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-_UNMARKED = {"0x0x": "utf-16-be", "x0x0": "utf-16-le"}
+_UNMARKED = {"0x0x": "utf-16-be", "0x": "utf-16-be", "x0x0": "utf-16-le", "x0": "utf-16-le"}
+"""The encoding by where the first bytes are zero."""
+
 _WARNING = re.compile(rb"\A(?:[ \t]*+(?:Warning|#|//)[^\n]*+\n)+", re.IGNORECASE)
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*+")
 

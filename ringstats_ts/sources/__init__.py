@@ -93,6 +93,8 @@ def by_name(name: str) -> Source:
 
 
 def _detected(document: JSON | Log) -> Source | None:
+    if isinstance(document, list):
+        return detect_array(document) if document else None
     return next((source for source in SOURCES if source.detect(document)), None)
 
 

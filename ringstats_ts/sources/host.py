@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from ringstats_ts.errors import UnstorablePayload
+from ringstats_ts.limits import pointer
 from ringstats_ts.model import JSON, Batch, Context, Log
 from ringstats_ts.sources.canonical import canonical, document_digest
-from ringstats_ts.sources.flatten import take_numbers
+from ringstats_ts.sources.flatten import Number, dotted, take_numbers
 from ringstats_ts.sources.samples import (
     TABLES,
     document_batch,
@@ -17,7 +20,7 @@ from ringstats_ts.sources.samples import (
 )
 from ringstats_ts.sources.sampling import STAMP, sample_time
 from ringstats_ts.sources.secrets import without_secrets
-from ringstats_ts.sources.tailscale.split import text
+from ringstats_ts.sources.tailscale.split import kind, text
 
 MARKER = "tsstats_host"
 VERSION = 1
@@ -101,11 +104,17 @@ class HostSource:
             about | rest,
             digest=document_digest(encoded),
             context=context,
-            drift=sorted(screened.keys() - _KNOWN),
+            drift=_drift(screened, numbers),
         )
 
 
-def _check(document: dict[str, JSON]) -> None:
+def _drift(document: Mapping[str, JSON], numbers: Sequence[Number]) -> list[str]:
+    """The members that the format does not define, and the numbers in those that it does."""
+    named = {dotted(number.keys) for number in numbers if number.keys[0] in _KNOWN}
+    return sorted((document.keys() - _KNOWN) | (named - _NUMBERS.keys()))
+
+
+def _check(document: Mapping[str, JSON]) -> None:
     if type(document[MARKER]) is not int or document[MARKER] != VERSION:
         raise UnstorablePayload(
             f"{MARKER} is not {VERSION}, the only version of the format that is known.",
@@ -114,6 +123,27 @@ def _check(document: dict[str, JSON]) -> None:
         )
     for key in _TEXTS:
         text(document, key, ())
+    for key, id_key in _ID_KEYS.items():
+        _check_array(document.get(key), key, id_key)
+
+
+def _check_array(elements: JSON, key: str, id_key: str) -> None:
+    """Refuse what is no array of objects with ids: its numbers would have other names, or none that stay."""
+    hint = f"Write {key} as an array of objects, each with its `{id_key}`."
+    if elements is None:
+        return
+    if not isinstance(elements, list):
+        complaint = f"{key} is {kind(elements)} where an array of objects with `{id_key}` is expected."
+        raise UnstorablePayload(complaint, hint, pointer=pointer((key,)))
+    for index, element in enumerate(elements):
+        if not _has_id(element, id_key):
+            complaint = f"An element of {key} is no object with a string or an integer `{id_key}`."
+            raise UnstorablePayload(complaint, hint, pointer=pointer((key, str(index))))
+
+
+def _has_id(element: JSON, id_key: str) -> bool:
+    found = element.get(id_key) if isinstance(element, dict) else None
+    return type(found) is int or (type(found) is str and found != "")
 
 
 HOST = HostSource()

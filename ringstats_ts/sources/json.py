@@ -1,10 +1,13 @@
-"""Any JSON object that no other source knows: its numbers become samples, the rest attributes."""
+"""Any JSON that no other source knows, an object or several in an array.
+
+Its numbers become samples, the rest attributes.
+"""
 
 from __future__ import annotations
 
 from ringstats_ts.model import JSON, Batch, Context, Log
 from ringstats_ts.sources.canonical import canonical, document_digest
-from ringstats_ts.sources.flatten import take_numbers
+from ringstats_ts.sources.flatten import INDEXED, in_order, take_elements, take_numbers
 from ringstats_ts.sources.samples import (
     TABLES,
     document_batch,
@@ -14,6 +17,15 @@ from ringstats_ts.sources.samples import (
 from ringstats_ts.sources.sampling import STAMP, sample_time
 from ringstats_ts.sources.secrets import without_secrets
 
+ELEMENTS = "elements"
+"""What the attributes call the elements of an array."""
+
+WHOLE = (
+    f"The array has more than {INDEXED} elements and nothing that tells them apart: its numbers are kept in "
+    "the attributes alone. Give each element an `id` of its own, or send an object with a key for each."
+)
+"""The warning for an array that made no samples."""
+
 _HOST_KEYS = ("hostname", "host")
 
 
@@ -21,19 +33,30 @@ class JsonSource:
     """The source `json`."""
 
     name = "json"
-    title = "Any other JSON object: its numbers, by their names"
+    title = "Any other JSON object, or an array of them: its numbers, by their names"
     tables = TABLES
     example = """echo '{"queue": {"jobs": 3}}' | curl --data-binary @- 'localhost:8000?host=web-1'"""
     looks = "a JSON object of no known kind"
 
     def detect(self, document: JSON | Log) -> bool:
-        """Whether it is an object with anything in it; so this source is to be asked last."""
+        """Whether it is an object with anything in it, or an array of such that are one document.
+
+        So this source is to be asked last. An element that tells its own time or host is a
+        document of its own, and so are those beside it.
+        """
+        if isinstance(document, list):
+            return bool(document) and all(map(_is_part, document))
         return isinstance(document, dict) and bool(document)
 
     def parse(self, document: JSON | Log, context: Context) -> Batch:
-        """Turn an object into a batch: see `ringstats_ts.model.Source`."""
+        """Turn an object, or an array, into a batch: see `ringstats_ts.model.Source`."""
         encoded = canonical(document)
-        screened: dict[str, JSON] = without_secrets(document, encoded)
+        screened = without_secrets(document, encoded)
+        if isinstance(screened, list):
+            return self._together(screened, context)
+        return self._alone(screened, document_digest(encoded), context)
+
+    def _alone(self, screened: dict[str, JSON], digest: bytes, context: Context) -> Batch:
         sample = sample_time(screened, context)
         stamp = {STAMP: screened[STAMP]} if STAMP in screened and sample.key is None else {}
         numbers, rest = take_numbers({key: value for key, value in screened.items() if key != STAMP})
@@ -44,9 +67,34 @@ class JsonSource:
             sample,
             sample_rows(self.name, numbers, {}),
             rest | stamp,
-            digest=document_digest(encoded),
+            digest=digest,
             context=context,
         )
+
+    def _together(self, elements: list[JSON], context: Context) -> Batch:
+        taken = take_elements(elements)
+        numbers, rest = taken or ([], elements)
+        host, warnings = named_host(None, context)
+        return document_batch(
+            self.name,
+            (host, warnings if taken else (*warnings, WHOLE)),
+            sample_time({}, context),
+            sample_rows(self.name, numbers, {}),
+            {ELEMENTS: rest} if rest else {},
+            # Of elements with ids the order says nothing: in another one it is the same document.
+            digest=document_digest(canonical(in_order(elements))),
+            context=context,
+        )
+
+
+def _is_part(element: JSON) -> bool:
+    """Whether an element of an array tells neither its time nor its host."""
+    return (
+        isinstance(element, dict)
+        and bool(element)
+        and STAMP not in element
+        and not any(isinstance(element.get(key), str) for key in _HOST_KEYS)
+    )
 
 
 ANY_JSON = JsonSource()

@@ -19,14 +19,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringstats_ts import sources
 from ringstats_ts.config import Config
-from ringstats_ts.errors import ConflictingPayload, PayloadError, UnstorablePayload
+from ringstats_ts.errors import ConflictingPayload, PayloadError, UnknownSource, UnstorablePayload
 from ringstats_ts.export import export
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Attributes, Batch, Context, Entity, Payload, Receipt
 from ringstats_ts.sources.flatten import ID_KEYS, INDEXED, dotted
 from ringstats_ts.sources.host import HOST
-from ringstats_ts.sources.json import ANY_JSON
+from ringstats_ts.sources.json import ANY_JSON, WHOLE
 from ringstats_ts.sources.pattoo import PATTOO
 from ringstats_ts.sources.samples import MOST_SAMPLES, exact
 from ringstats_ts.storage.database import Database
@@ -77,12 +78,19 @@ def keys_of(name: str) -> tuple[str, ...]:
 
 
 def kept_leaves(batch: Batch) -> Counter[Any]:
+    """Those of the numbers, and of the attributes; of what is in `elements`, as it stood in the array."""
     numbers = Counter((keys_of(row["series_id"].key[1]), row["value"]) for row in samples_of(batch))
-    return numbers + Counter(leaves(attributes_of(batch)))
+    kept = attributes_of(batch)
+    return numbers + Counter(leaves(kept["elements"] if kept.keys() == {"elements"} else kept))
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
-keys = st.sampled_from(["a", "b", "a.b", ".", "", '"', '"a"', "a[]", "id", "name", "x_total"]) | texts
+keys = (
+    st.sampled_from(
+        ["a", "b", "a.b", ".", "", '"', '"a"', "a[]", "id", "ID", "Id", "name", "index", "index[]", "x_total"]
+    )
+    | texts
+)
 numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
     st.none() | st.booleans() | numbers | texts,
@@ -94,6 +102,13 @@ values = st.recursive(
     max_leaves=25,
 )
 objects = st.dictionaries(keys, values, min_size=1, max_size=6)
+named = st.lists(
+    st.fixed_dictionaries({"name": st.integers(0, 50).map(str), "v": values}),
+    unique_by=lambda element: element["name"],
+    min_size=1,
+    max_size=6,
+)
+arrays = st.lists(objects, min_size=1, max_size=5) | named
 
 
 class TestJson:
@@ -114,15 +129,7 @@ class TestJson:
         assert keys_of(dotted(path)) == tuple(path)
 
     @settings(max_examples=200, deadline=None)
-    @given(
-        elements=st.lists(
-            st.fixed_dictionaries({"name": st.integers(0, 50).map(str), "v": values}),
-            unique_by=lambda element: element["name"],
-            min_size=1,
-            max_size=6,
-        ),
-        seed=st.integers(),
-    )
+    @given(elements=named, seed=st.integers())
     def test_the_order_of_elements_with_ids_changes_nothing(
         self, elements: list[dict[str, Any]], seed: int
     ) -> None:
@@ -133,13 +140,22 @@ class TestJson:
         }
         assert attributes_of(one) == attributes_of(other)
 
-    @pytest.mark.parametrize("key", ID_KEYS)
+    @pytest.mark.parametrize("key", [*ID_KEYS, "ID", "Id", "Name", "IfName"])
     def test_an_array_is_labelled_by_what_tells_its_elements_apart(self, key: str) -> None:
         document = {"disks": [{key: "sda", "free": 1}, {key: "sdb", "free": 2}]}
         assert names_of(ANY_JSON.parse(document, CONTEXT)) == [
             ("disks.free", '{"disks":"sda"}'),
             ("disks.free", '{"disks":"sdb"}'),
         ]
+
+    def test_the_key_that_is_likeliest_is_the_label_if_all_have_it(self) -> None:
+        elements = [
+            {"ID": 1, "Name": "a", "name": "x", "uuid": "u", "v": 1},
+            {"ID": 1, "Name": "b", "name": "y", "uuid": "w", "v": 2},
+        ]
+        assert names_of(ANY_JSON.parse(elements, CONTEXT))[0] == ("ID", '{"name":"x"}')
+        del elements[1]["name"]
+        assert names_of(ANY_JSON.parse(elements, CONTEXT))[0] == ("ID", '{"Name":"a"}')
 
     @pytest.mark.parametrize(
         "ids", [("sda", "sda"), (1, "1"), ("", "sdb"), (1.5, 2.5), (True, False), (None, 1)]
@@ -180,6 +196,65 @@ class TestJson:
         assert not any(map(ANY_JSON.detect, ({}, [], [1], "a", 1, None, True)))
 
 
+class TestArray:
+    """An array of objects that is one document."""
+
+    @settings(max_examples=300, deadline=None)
+    @given(elements=arrays)
+    def test_every_leaf_is_in_a_sample_or_in_the_attributes(self, elements: list[dict[str, Any]]) -> None:
+        assert kept_leaves(ANY_JSON.parse(elements, CONTEXT)) == Counter(leaves(elements))
+
+    @settings(max_examples=300, deadline=None)
+    @given(elements=arrays)
+    def test_no_two_numbers_have_one_name(self, elements: list[dict[str, Any]]) -> None:
+        names = names_of(ANY_JSON.parse(elements, CONTEXT))
+        assert len(set(names)) == len(names)
+
+    @settings(max_examples=200, deadline=None)
+    @given(elements=named, seed=st.integers())
+    def test_in_another_order_elements_with_ids_are_the_same_batch(
+        self, elements: list[dict[str, Any]], seed: int
+    ) -> None:
+        shuffled = random.Random(seed).sample(elements, len(elements))
+        assert ANY_JSON.parse(elements, CONTEXT) == ANY_JSON.parse(shuffled, CONTEXT)
+
+    def test_in_another_order_elements_without_ids_are_another_document(self) -> None:
+        one, other = (
+            ANY_JSON.parse(elements, CONTEXT) for elements in ([{"v": 1}, {"v": 2}], [{"v": 2}, {"v": 1}])
+        )
+        assert one.digest != other.digest
+
+    @pytest.mark.parametrize("count", [INDEXED, INDEXED + 1])
+    def test_a_long_one_without_ids_stays_whole_and_says_so(self, count: int) -> None:
+        elements = [{"v": number, "s": "x"} for number in range(count)]
+        batch = ANY_JSON.parse(elements, CONTEXT)
+        if count > INDEXED:
+            assert (samples_of(batch), attributes_of(batch)) == ([], {"elements": elements})
+            assert batch.warnings == (WHOLE,)
+        else:
+            assert [row["value"] for row in samples_of(batch)] == list(range(count))
+            assert batch.warnings == ()
+
+    def test_a_long_one_with_ids_is_samples(self) -> None:
+        batch = ANY_JSON.parse([{"Name": f"{number:04}", "v": number} for number in range(1000)], CONTEXT)
+        assert [row["value"] for row in samples_of(batch)] == list(range(1000))
+        assert names_of(batch)[7] == ("v", '{"Name":"0007"}')
+        assert batch.warnings == ()
+
+    def test_is_of_objects_that_tell_neither_time_nor_host(self) -> None:
+        part = {"v": 1}
+        assert ANY_JSON.detect([part])
+        assert ANY_JSON.detect([part, {"host": 5, "hostname": None, "a": {"_timestamp": 1, "host": "x"}}])
+        others: list[Any] = [{}, 1, None, [part], {"_timestamp": 0}, {"host": "a"}, {"hostname": "a"}]
+        assert not any(ANY_JSON.detect([part, other]) for other in others)
+
+    def test_an_array_that_is_a_line_or_an_element_is_judged_alike(self) -> None:
+        assert sources.detect([{"v": 1}]) is ANY_JSON
+        for others in ([{"BackendState": "Running"}], [{"v": 1}, {"BackendState": "Running"}], [[1]], []):
+            with pytest.raises(UnknownSource, match="it looks like an array of"):
+                sources.detect(others)
+
+
 class TestExact:
     @given(value=numbers)
     def test_is_the_number_that_was_written(self, value: float) -> None:
@@ -217,7 +292,6 @@ class TestHost:
         assert len(kinds) > 40
 
     def test_the_script_of_the_documentation_writes_one(self, tmp_path: Path) -> None:
-        pytest.importorskip("psutil")
         (script,) = re.findall(r"```python\n(.*?)```", host_page(), re.DOTALL)
         (tmp_path / "host-status.py").write_text(script)
         wrote = subprocess.run(
@@ -230,6 +304,36 @@ class TestHost:
         assert batch.host.name == document["hostname"]
         documented = dict(documented_numbers())
         assert {row["series_id"].key[1] for row in samples_of(batch)} <= documented.keys()
+
+    @pytest.mark.parametrize("key", ["disk_usage_bytes", "disk_io", "network_io", "temperatures_celsius"])
+    def test_what_the_format_has_in_an_array_is_refused_elsewhere(self, key: str) -> None:
+        status = {"tsstats_host": 1, "users": 1}
+        for nothing in (None, []):
+            assert len(samples_of(HOST.parse(status | {key: nothing}, CONTEXT))) == 1
+        id_key = {"disk_usage_bytes": "mountpoint", "disk_io": "device", "network_io": "interface"}.get(
+            key, "sensor"
+        )
+        refused: dict[str, list[Any]] = {
+            f"/{key}": [{"a": {"v": 1}}, {}, 5, "a", True],
+            f"/{key}/1": [
+                [{id_key: "a"}, bad] for bad in (5, None, [], {}, {"id": "b"}, {id_key: ""}, {id_key: 1.5})
+            ],
+        }
+        for pointer, value in ((pointer, value) for pointer, values in refused.items() for value in values):
+            with pytest.raises(UnstorablePayload, match=f"`{id_key}`") as caught:
+                HOST.parse(status | {key: value}, CONTEXT)
+            assert (caught.value.pointer, f"with its `{id_key}`" in caught.value.hint) == (pointer, True)
+
+    def test_numbers_that_the_format_does_not_define_are_drift(self) -> None:
+        unknown = {
+            "fan": 1,
+            "load_average": [1, 2],
+            "cpu_stats": {"ctx_switches": 1, "steals": 2, "word": "x"},
+            "network_io": [{"interface": each, "bytes_recv": 1, "speed": 2} for each in ("eth0", "eth1")],
+        }
+        batch = HOST.parse(STATUS | unknown, CONTEXT)
+        assert batch.drift == ("cpu_stats.steals", "fan", "load_average", "network_io.speed")
+        assert HOST.parse(STATUS, CONTEXT).drift == ()
 
     def test_a_reboot_is_a_reset(self, store: Store, database: Database) -> None:
         start = NOW - timedelta(hours=2)
@@ -493,3 +597,75 @@ class TestStored:
         (documents,) = (tmp_path / "documents").rglob("*.parquet")
         (document,) = pq.ParquetFile(documents).read().to_pylist()
         assert (document["samples"], json.loads(document["attributes"])) == (2, {"s": "x"})
+
+
+class TestStoredArrays:
+    PARTS = ({"ifname": "eth0", "rx": {"bytes": 2**64 - 1}, "up": True}, {"ifname": "lo", "rx": {"bytes": 7}})
+    TIME = NOW - timedelta(hours=1)
+    VALUES = (
+        "SELECT s.name, s.labels, m.value FROM samples AS m JOIN series AS s USING (series_id)"
+        " ORDER BY 1, 2, 3"
+    )
+
+    def test_an_array_is_one_document(self, store: Store, database: Database) -> None:
+        receipt = store(self.PARTS, host="web-1", time=self.TIME)
+        assert (receipt.source, receipt.time, receipt.rows, receipt.warnings) == ("json", self.TIME, 3, ())
+        assert database.run(self.VALUES) == [
+            ("rx.bytes", {"ifname": "eth0"}, 2**64 - 1),
+            ("rx.bytes", {"ifname": "lo"}, 7),
+        ]
+        assert database.run(
+            "SELECT samples, document FROM documents JOIN attributes USING (attribute_id)"
+        ) == [(2, {"elements": [{"ifname": "eth0", "up": True}, {"ifname": "lo"}]})]
+
+    @pytest.mark.parametrize("forget", [False, True], ids=["by its receipt", "by its rows"])
+    def test_the_same_again_in_any_order_is_a_duplicate(
+        self, store: Store, database: Database, forget: bool
+    ) -> None:
+        told = {"host": "web-1", "time": self.TIME}
+        first = store(self.PARTS, **told)
+        for again in (self.PARTS, self.PARTS[::-1]):
+            if forget:
+                database.run("DELETE FROM receipts")
+            assert store(again, **told).duplicate
+        assert len(database.run(self.VALUES)) == first.rows - 1
+        with pytest.raises(ConflictingPayload):
+            store(self.PARTS[:1], **told)
+
+    @pytest.mark.parametrize("partial", [False, True])
+    def test_elements_that_tell_a_time_or_host_are_documents(
+        self, database: Database, config: Config, partial: bool
+    ) -> None:
+        times = [(self.TIME + timedelta(minutes=minutes)).isoformat() for minutes in (0, 1)]
+        for elements, told in (
+            ([{"id": 1, "v": 1, "_timestamp": times[0]}, {"id": 1, "v": 2, "_timestamp": times[1]}], "a"),
+            ([{"hostname": "b", "v": 3}, {"host": "c", "v": 4}], None),
+        ):
+            payload = Payload(orjson.dumps(elements), NOW, host=told, partial=partial)
+            assert [receipt.rows for receipt in ingest(payload, database, config)] in ([3, 3], [2, 2])
+        assert database.run(
+            "SELECT h.name, s.name, s.labels, m.value FROM samples AS m JOIN hosts AS h USING (host_id)"
+            " JOIN series AS s USING (series_id) WHERE s.name = 'v' ORDER BY 4"
+        ) == [("a", "v", {}, 1), ("a", "v", {}, 2), ("b", "v", {}, 3), ("c", "v", {}, 4)]
+
+    def test_a_status_among_them_makes_each_a_document(
+        self, database: Database, config: Config, make_status: Callable[..., dict[str, Any]]
+    ) -> None:
+        for elements in ([make_status(), {"v": 1}], [{"v": 2}, make_status()]):
+            receipts = ingest(Payload(orjson.dumps(elements), NOW, host="web-1"), database, config)
+            assert sorted(receipt.source for receipt in receipts) == ["json", "tailscale"]
+
+    def test_each_line_is_a_document(self, database: Database, config: Config) -> None:
+        body = b"\n".join(map(orjson.dumps, self.PARTS))
+        receipts = ingest(Payload(body, NOW, host="web-1"), database, config)
+        assert [receipt.rows for receipt in receipts] == [2, 2]
+        assert database.run(self.VALUES) == [("rx.bytes", {}, 7), ("rx.bytes", {}, 2**64 - 1)]
+
+    @pytest.mark.parametrize("partial", [False, True])
+    def test_an_element_that_cannot_be_stored_refuses_the_array(
+        self, store: Store, database: Database, partial: bool
+    ) -> None:
+        with pytest.raises(UnstorablePayload) as refused:
+            store([*self.PARTS, {"ifname": "x\0"}], host="web-1", partial=partial)
+        assert refused.value.pointer == "/2/ifname"
+        assert database.run("SELECT count(*) FROM documents") == [(0,)]
