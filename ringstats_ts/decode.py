@@ -83,12 +83,12 @@ def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
     return bytes(out)
 
 
-def as_log(body: bytes, first_line: int = 1) -> Log:
+def as_log(body: bytes) -> Log:
     """The body as a log, which it may be or not: its text without a byte order mark.
 
     Nor with the NULs in front that a file has which was emptied while its writer went on.
     """
-    return Log(_utf8(body).lstrip(b"\0"), first_line)
+    return Log(_utf8(body).lstrip(b"\0"))
 
 
 def in_utf8(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -148,7 +148,7 @@ def documents(
     found = list(_split(text, max_documents))
     if not surely_within(text, limits):
         for document in found:
-            refuse_beyond(document.value, limits, document.line)
+            _refuse_beyond(document, limits)
     return found
 
 
@@ -229,7 +229,7 @@ def _split(text: bytes, max_documents: int) -> Iterator[Document]:
         yield Document(value)
         return
     if len(value) > max_documents:
-        raise PayloadTooLarge(f"The array has more than {max_documents} documents.", "Send it in parts.")
+        raise PayloadTooLarge(f"The array has more than {max_documents} elements.", "Send it in parts.")
     if not value:
         raise EmptyPayload("The array is empty.", "Send at least one document.")
     yield from (Document(element, index=index) for index, element in enumerate(value))
@@ -306,6 +306,15 @@ def _checked(document: Document, limits: Limits) -> Document:
     except PayloadError as error:
         return replace(document, error=error)
     return document
+
+
+def _refuse_beyond(document: Document, limits: Limits) -> None:
+    try:
+        refuse_beyond(document.value, limits, document.line)
+    except PayloadError as error:
+        if document.index is not None:
+            error.pointer = f"/{document.index}{error.pointer or ''}"
+        raise
 
 
 def _is_document(line: bytes) -> bool:

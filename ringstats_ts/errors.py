@@ -38,6 +38,10 @@ class ConfigError(RingstatsError):
     code = "config"
 
 
+class ClientKeyError(ConfigError):
+    """The key of client pseudonyms cannot be used."""
+
+
 class PayloadError(RingstatsError):
     """The payload was refused; nothing of it was stored.
 

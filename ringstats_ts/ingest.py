@@ -17,7 +17,7 @@ from ringstats_ts.config import Config
 from ringstats_ts.decode import Document, as_log, documents, refuse_rounded, separate_documents
 from ringstats_ts.errors import (
     BadParameter,
-    ConfigError,
+    ClientKeyError,
     NoClientKey,
     PartlyRefused,
     PayloadError,
@@ -185,9 +185,10 @@ class Refusals:
 
 
 def _documents(payload: Payload, config: Config) -> list[Document]:
-    log = as_log(payload.body, payload.first_line)
-    # Of a later part it is known.
-    if payload.first_line > 1 or sources.detect_log(log) is not None:
+    if payload.part is not None:
+        return [Document(Log(payload.body, payload.part.first_line, is_part=True))]
+    log = as_log(payload.body)
+    if sources.detect_log(log) is not None:
         if not payload.backfill:
             _check_length(log, config)
         return [Document(log)]
@@ -204,13 +205,25 @@ def _documents(payload: Payload, config: Config) -> list[Document]:
 
 def _together(found: list[Document]) -> list[Document]:
     """The elements of an array as one document, where they are the parts of one."""
-    if found[0].index is None or any(document.error is not None for document in found):
+    if found[0].index is None:
         return found
     elements = [document.value for document in found]
-    if sources.detect_array(elements) is None:
+    # A bad one is no reason to store the others by themselves, as what they are not.
+    objects = [element for element in elements if element and isinstance(element, dict)]
+    if sources.detect_array(objects) is None:
         return found
     texts = [document.text for document in found if document.text is not None]
-    return [Document(elements, text=b"[%b]" % b",".join(texts) if texts else None)]
+    text = b"[%b]" % b",".join(texts) if texts else None
+    return [Document(elements, text=text, error=next(filter(None, map(_bad_element, found)), None))]
+
+
+def _bad_element(document: Document) -> PayloadError | None:
+    refusals = Refusals([document], go_on=True)
+    with refusals.of(0):
+        if document.error is not None:
+            raise document.error
+        sources.detect(document.value)
+    return refusals.errors.get(0)
 
 
 def _check_length(log: Log, config: Config) -> None:
@@ -246,7 +259,7 @@ def _parse_one(document: Document, payload: Payload, source: Source | None, cont
         raise document.error
     if source is None:
         source = sources.detect(document.value)
-    elif payload.first_line == 1:
+    elif payload.part is None:
         sources.check(source, document.value)
     batch = source.parse(document.value, context)
     if document.text is not None:
@@ -268,25 +281,25 @@ def _context(document: Document, payload: Payload, config: Config, now: datetime
         earliest=OLDEST_EVENT,
         latest=(now or payload.received_at) + config.future,
         lookups=lookups,
-        event_ids=payload.event_ids or EventIds(lookups.event_key),
+        event_ids=payload.part.event_ids if payload.part else EventIds(lookups.event_key),
     )
 
 
 def _lookups(config: Config) -> Lookups:
     try:
         return references(config)
-    except ConfigError as error:
-        # What every start checks is good by now: it is the key, which the first log has made.
+    except ClientKeyError as error:
         raise NoClientKey(error.message) from None
 
 
 def _check_bad_lines(batch: Batch) -> None:
     """Refuse a log with more bad lines than are kept."""
-    if len(batch.bad_lines) > BAD_LINES:
+    whole = [line for line in batch.bad_lines if not line.cut]
+    if len(whole) > BAD_LINES:
         raise UnstorablePayload(
-            bad_lines_told(batch.bad_lines),
+            bad_lines_told(whole),
             "Send a log of one kind, as it was written.",
-            line=batch.bad_lines[0].number,
+            line=whole[0].number,
         )
 
 
@@ -329,7 +342,7 @@ def _check_replace(batch: Batch, payload: Payload) -> None:
 def _checked_log(batch: Batch, payload: Payload, database: Database, config: Config, now: datetime) -> Batch:
     """The log as it is stored. Each event was judged by itself, but for how long its table keeps it."""
     check_client_key(database, fingerprint(references(config)))
-    batch = without_outdated(database, batch, now=now, whole=payload.event_ids is None)
+    batch = without_outdated(database, batch, now=now, whole=payload.part is None)
     return replace(batch, bad_lines=tuple(map(_kept, batch.bad_lines)))
 
 

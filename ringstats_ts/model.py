@@ -21,12 +21,21 @@ JSON = Any
 class Log:
     """A body that is a log: lines of text, or of JSON. One document, however many lines it has.
 
-    `text` is UTF-8 as far as its writer wrote UTF-8, without a byte order mark. `first_line`
-    is the number of its first line where it is a part of a file.
+    `text` is UTF-8 as far as its writer wrote UTF-8, without a byte order mark. Of a part of a
+    file (`is_part`) `first_line` is the number of its first line, and none of its lines need be good.
     """
 
     text: bytes
     first_line: int = 1
+    is_part: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogPart:
+    """Where a part of a log goes on: the number of its first line, and the ids of the events before it."""
+
+    first_line: int
+    event_ids: EventIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +60,8 @@ class Payload:
     file. `sender` names the host when neither the sender nor the document does, and
     `origin` that of a log: the machine that it came from, whatever its file is called.
     `token` is what it was sent with, if any. `partial`: the good documents of the body are
-    stored though others are refused. `backfill`: old samples are meant. `first_line` and
-    `event_ids` go on from the part before, where it is a part of a log.
+    stored though others are refused. `backfill`: old samples are meant. `part`: the body is a
+    part of a log, in UTF-8.
     """
 
     body: bytes
@@ -68,8 +77,7 @@ class Payload:
     token: Token | None = None
     partial: bool = False
     backfill: bool = False
-    first_line: int = 1
-    event_ids: EventIds | None = None
+    part: LogPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +205,7 @@ class Batch:
     `time_known` is False where the sample time is merely the time of arrival. A batch
     with `events` is of a log, or of what else brings times of its own: its `time` is that of
     the newest of them. `is_log`: it is a log, whose events may be of any age; of a part of one
-    all lines may be bad. So many events are `left_out` because nothing of their age is kept.
+    all lines may be bad. So many rows of each table are `left_out`, as none of their age are kept.
     `digest` is of the document's content, so that the same document is known again whatever its
     spelling.
     `rollup` names the aggregates that its rows go into, as the table `policies` does; they
@@ -216,7 +224,7 @@ class Batch:
     warnings: tuple[str, ...] = ()
     events: tuple[Events, ...] = ()
     bad_lines: tuple[BadLine, ...] = ()
-    left_out: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
     is_log: bool = False
     rollup: str = ""
 
@@ -246,7 +254,8 @@ class Batch:
 class Receipt:
     """The answer for one document: what was committed, or found to be there already.
 
-    `rows` were stored of it, and so many `bad_lines` were not. `span` are the first and last
+    `rows` were stored of it, so many `bad_lines` were not, and so many rows were `left_out`, as none
+    of their age are kept. `span` are the first and last
     time of its rows, and `rollup` the aggregates that they go into.
     """
 
@@ -258,6 +267,7 @@ class Receipt:
     duplicate: bool = False
     warnings: tuple[str, ...] = ()
     bad_lines: int = 0
+    left_out: int = 0
     span: tuple[datetime, datetime] | None = None
     rollup: str = ""
 

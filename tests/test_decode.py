@@ -108,7 +108,7 @@ def test_limits_depth_lines_and_elements():
         decode(b"[" * 1 + b'{"a":' * 70 + b"1" + b"}" * 70 + b"]")
     with pytest.raises(PayloadTooLarge, match="more than 3 lines"):
         decode(b'{"a":1}\n' * 4, max_documents=3)
-    with pytest.raises(PayloadTooLarge, match="more than 3 documents"):
+    with pytest.raises(PayloadTooLarge, match="more than 3 elements"):
         decode(b"[{},{},{},{}]", max_documents=3)
 
 

@@ -89,6 +89,13 @@ class TestArrays:
         assert refused.value.pointer == "/1/given_name"
         assert rows(database) == lists(database) == []
 
+    def test_are_refused_whole_with_partial_too(self, database, config):
+        bad = [*nodes(1, 2), nodes(3, notes="x" * 70_000)[0]]
+        with pytest.raises(UnstorablePayload) as refused:
+            send(database, config, bad, time=TIME, partial=True)
+        assert refused.value.pointer == "/2/notes"
+        assert lists(database) == rows(database) == []
+
     def test_are_replaced_as_a_whole(self, database, config):
         send(database, config, nodes(1, 2, 3), time=TIME)
         with pytest.raises(ConflictingPayload):

@@ -11,6 +11,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ringstats_ts.cli import longlogs
+from ringstats_ts.cli.ahead import Group
+from ringstats_ts.cli.files import parse_files
+from ringstats_ts.cli.ingest import Summary, _store
 from ringstats_ts.cli.longlogs import is_long_log, parts
 from ringstats_ts.errors import (
     BadParameter,
@@ -20,12 +23,14 @@ from ringstats_ts.errors import (
     NoClientKey,
     PayloadTooLarge,
     TimestampOutOfRange,
+    UnknownSource,
     UnstorablePayload,
 )
 from ringstats_ts.ingest import ingest, ingest_parsed
 from ringstats_ts.model import Payload
 from ringstats_ts.rejects import retry
-from ringstats_ts.storage.database import Database
+from ringstats_ts.storage.database import Database, Transaction
+from ringstats_ts.storage.failures import ConnectionLost
 from ringstats_ts.storage.rejects import find_reject, list_rejects
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -234,6 +239,78 @@ def test_bad_lines_that_found_no_room_are_kept_when_there_is_some(database, conf
     assert take(database, config, body).id == again.id
 
 
+@pytest.mark.parametrize("lost", ["bad lines", "old rows"])
+def test_a_key_does_not_keep_away_what_found_no_place_before(database, config, lost, request):
+    body = line(1, at=NOW - timedelta(days=40)) + b"three\n" + LOG
+    if lost == "old rows":
+        request.getfixturevalue("kept_for_a_day")
+        take(database, config, body, key="K")
+        database.run("SELECT remove_retention_policy('http_requests')")
+        database.memory.horizons.clear()
+    else:
+        full = replace(config, rejects_keep_count=1)
+        take(database, full, line(1) + b"one\ntwo\n")
+        take(database, full, body, key="K")
+        database.run("DELETE FROM rejects")
+        database.run("UPDATE rejects_kept SET rejects = 0")
+    again = take(database, config, body, key="K")
+    assert again.duplicate == (lost == "bad lines")
+    assert again.warnings[-1].endswith("`tsstats rejects list` shows them.")
+    assert [reject.line for reject in list_rejects(database)] == [2]
+    assert take(database, config, body, key="K").id == again.id
+
+
+def test_a_log_that_left_out_as_many_rows_of_another_table_is_another_one(database, config):
+    access = b'{"log_time":"%s","client":{"ip":"192.0.2.1"},"event":"connect"}\n'
+    moments = [(NOW - timedelta(days=days)).isoformat().replace("+00:00", "Z").encode() for days in (0, 9)]
+    body = b"".join(access % moment + BLOCK.replace(b"{0}", moment) for moment in moments)
+    body += (access % moments[1]) * 2
+    try:
+        for kept, rows in (("access",), 3 + 1 + 3), (("transfers", "sessions"), 3):
+            for table in kept:
+                database.run(f"SELECT add_retention_policy('ringserver_{table}', INTERVAL '36 hours')")
+            database.memory.horizons.clear()
+            receipt = take(database, config, body)
+            assert (receipt.rows, receipt.left_out, receipt.duplicate) == (rows, 3, False)
+            assert "Left out 3 rows, older than the 36 hours that are kept" in receipt.warnings[-1]
+            for table in kept:
+                database.run(f"SELECT remove_retention_policy('ringserver_{table}')")
+    finally:
+        for table in ("access", "transfers", "sessions"):
+            database.run(f"SELECT remove_retention_policy('ringserver_{table}', if_exists => true)")
+    assert database.run("SELECT count(*)::integer FROM ringserver_access") == [(4,)]
+
+
+def test_what_is_told_is_the_shortest_of_what_was_too_short(database, config):
+    old = (NOW - timedelta(days=9)).isoformat().replace("+00:00", "Z").encode()
+    new = (NOW - timedelta(hours=1)).isoformat().replace("+00:00", "Z").encode()
+    try:
+        for table, days in (("transfers", 3), ("sessions", 5), ("access", 1)):
+            database.run(f"SELECT add_retention_policy('ringserver_{table}', {days} * INTERVAL '1 day')")
+        database.memory.horizons.clear()
+        receipt = take(database, config, BLOCK.replace(b"{0}", old) + BLOCK.replace(b"{0}", new))
+        assert "older than the 3 days that are kept" in receipt.warnings[0]
+    finally:
+        for table in ("access", "transfers", "sessions"):
+            database.run(f"SELECT remove_retention_policy('ringserver_{table}', if_exists => true)")
+
+
+def test_an_answer_that_is_lost_with_full_rejects_is_found_again(database, config, monkeypatch):
+    full = replace(config, rejects_keep_count=1)
+    take(database, full, line(1) + b"one\ntwo\n")
+    committed = Transaction.commit
+
+    def lose_the_answer(transaction):
+        committed(transaction)
+        monkeypatch.undo()
+        raise ConnectionLost
+
+    monkeypatch.setattr(Transaction, "commit", lose_the_answer)
+    receipt = take(database, full, line(2) + b"three\n" + line(3))
+    assert (receipt.rows, receipt.duplicate) == (2, False)
+    assert database.run("SELECT count(*)::integer FROM receipts") == [(2,)]
+
+
 def test_a_log_that_was_emptied_while_its_writer_went_on_is_stored(database, config):
     body = b"\0" * 5000 + LOG
     assert take(database, config, body).rows == 60
@@ -354,6 +431,7 @@ def test_a_long_log_is_stored_in_parts(database, config, tmp_path, monkeypatch, 
 def store_parts(body, database, config, tmp_path, monkeypatch, size=1000):
     """Store the log as a file in parts of that size; the receipts."""
     monkeypatch.setattr(longlogs, "PART_BYTES", size)
+    monkeypatch.setattr(longlogs, "HEAD_BYTES", size)
     path = tmp_path / "long.log"
     path.write_bytes(body)
     assert is_long_log(str(path))
@@ -404,6 +482,89 @@ def test_the_line_that_a_part_is_cut_in_is_no_bad_line_of_it(database, config, t
     assert found[-1].warnings[0].startswith("1 line could not be stored, the first of them line 61: ")
 
 
+def equal_in_parts(body, database, config, tmp_path, monkeypatch, size):
+    """Store the log in parts where all of it is stored already: nothing may be new."""
+    take(database, config, body)
+    found = store_parts(body, database, config, tmp_path, monkeypatch, size)
+    assert stored(database) == counted(body)
+    return sum(receipt.rows for receipt in found if not receipt.duplicate)
+
+
+@pytest.mark.parametrize("strange", [b"x\0y\0z\n", b"\xff\xfejunk\0\n", b"\0\0\n"])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_part_is_not_taken_for_utf16_by_how_it_begins(
+    database, config, tmp_path, monkeypatch, strange, after
+):
+    lines = LOG.splitlines(keepends=True)
+    body = b"".join([*lines[:10], strange, *lines[10:]])
+    found = store_parts(body, database, config, tmp_path, monkeypatch, len(b"".join(lines[:10])) + after)
+    assert stored(database) == counted(LOG)
+    assert sum(receipt.bad_lines for receipt in found) == 1
+
+
+def test_parts_that_are_equal_are_stored_each(database, config, tmp_path, monkeypatch):
+    body = line(1) * 30 + line(2)
+    store_parts(body, database, config, tmp_path, monkeypatch, 10 * len(line(1)))
+    assert stored(database) == counted(body)
+
+
+@pytest.mark.parametrize("junk", [5, 6])
+def test_a_part_may_have_as_many_bad_lines_as_are_kept(database, config, tmp_path, monkeypatch, junk):
+    monkeypatch.setattr("ringstats_ts.ingest.BAD_LINES", 5)
+    lines = LOG.splitlines(keepends=True)
+    first = b"".join(lines[:6]) + b"junk\n" * junk
+    body = first + b"".join(lines[6:])
+    take(database, config, LOG)
+    if junk > 5:
+        with pytest.raises(UnstorablePayload, match="6 lines could not be stored, the first of them line 7"):
+            store_parts(body, database, config, tmp_path, monkeypatch, len(first) + 10)
+    else:
+        store_parts(body, database, config, tmp_path, monkeypatch, len(first) + 10)
+    # The lines before them have the same ids as in the log without them.
+    assert stored(database) == counted(LOG)
+
+
+def test_equal_lines_are_told_apart_over_the_end_of_a_part(database, config, tmp_path, monkeypatch):
+    body = line(1) * 7 + line(2)
+    assert equal_in_parts(body, database, config, tmp_path, monkeypatch, 3 * len(line(1))) <= 1
+
+
+def test_a_long_log_of_nothing_good_is_refused_and_leaves_nothing(database, config, tmp_path, monkeypatch):
+    body = b"".join(line(number, at=NOW + timedelta(days=9)) for number in range(60))
+    with pytest.raises(UnstorablePayload, match=r"No line of the log can be stored. Line 1: Its time lies"):
+        store_parts(body, database, config, tmp_path, monkeypatch)
+    assert list_rejects(database) == database.run("SELECT FROM receipts") == []
+
+
+def test_bad_lines_before_the_first_good_one_are_kept(database, config, tmp_path, monkeypatch):
+    future = b"".join(line(number, at=NOW + timedelta(days=9)) for number in range(30))
+    found = store_parts(future + LOG, database, config, tmp_path, monkeypatch)
+    assert stored(database) == counted(LOG)
+    assert sum(receipt.bad_lines for receipt in found) == len(list_rejects(database)) == 30
+    assert {receipt.time < NOW for receipt in found} == {True}
+
+
+def test_a_long_log_of_another_source_than_was_named_says_so(tmp_path, config):
+    path = tmp_path / "access.log"
+    path.write_bytes(LOG)
+    with pytest.raises(UnknownSource, match="not a ringserver log: it looks like an access log"):
+        next(parts(str(path), Payload(b"", NOW, "ringserver", backfill=True), config))
+
+
+def test_a_line_that_does_not_end_is_given_up(database, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(longlogs, "BLOCK_BYTES", 4000)
+    body = LOG + b"x" * 20_000 + b"\n" + line(99)
+    found = store_parts(body, database, config, tmp_path, monkeypatch)
+    assert stored(database) == counted(LOG + line(99))
+    assert sum(receipt.bad_lines for receipt in found) > 1
+
+
+@pytest.mark.parametrize("zeros", [990, 1000, 1999, 2990])
+def test_zeros_before_a_long_log_do_not_hide_it(database, config, tmp_path, monkeypatch, zeros):
+    store_parts(b"\0" * zeros + LOG, database, config, tmp_path, monkeypatch)
+    assert stored(database) == counted(LOG)
+
+
 BLOCK = b"""START CLIENT ring [192.0.2.1] (SeedLink|Client) @ {0} (connected 2026-11-21T00:00:00Z) TX
 FDSN:XX_A_00_B_H_Z/MSEED 512 1
 FDSN:XX_B_00_B_H_Z/MSEED 1024 2
@@ -434,6 +595,33 @@ def test_a_part_that_begins_with_bad_lines_goes_on(database, config, tmp_path, m
         ingest_parsed([part], database, config)
     assert stored(database) == counted(LOG)
     assert len(list_rejects(database)) == 40
+
+
+@pytest.mark.usefixtures("kept_for_a_day")
+@pytest.mark.parametrize("again", [False, True])
+def test_a_long_log_is_told_of_as_a_whole(database, config, tmp_path, monkeypatch, again):
+    def ingested(body):
+        path = tmp_path / "access.log"
+        path.write_bytes(body)
+        summary, group = Summary(), Group([str(path)], parse_files([str(path)], template, small))
+        _store(group, template, summary, database, small)
+        return summary
+
+    monkeypatch.setattr(longlogs, "PART_BYTES", 1000)
+    small, template = replace(config, max_document_bytes=2000), Payload(b"", NOW, host="web-1", backfill=True)
+    old = b"".join(line(1, at=NOW - timedelta(days=9)) for _ in range(60))
+    for _ in range(1 + again):
+        refused = ingested(old).refused
+        both = ingested(old + LOG)
+    assert [(one["reason"], one["detail"].partition(".")[0]) for one in refused] == [
+        ("timestamp-out-of-range", "All of the log is older than what is kept")
+    ]
+    assert (both.refused, both.rows) == ([], 0 if again else 60)
+    told = [
+        re.match(r"Left out (\d+) rows?.*?(?: \((\d+) times\))?$", one["warning"]) for one in both.warnings
+    ]
+    assert sum(int(one[1]) * int(one[2] or 1) for one in told) == 60
+    assert stored(database) == counted(LOG)
 
 
 def test_other_files_are_no_long_logs(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,13 @@ from ringstats_ts.cli.options import (
     progress_line,
 )
 from ringstats_ts.config import Config
-from ringstats_ts.errors import ConflictingPayload, PayloadError, PayloadTooLarge, StorageError
+from ringstats_ts.errors import (
+    ConflictingPayload,
+    PayloadError,
+    PayloadTooLarge,
+    StorageError,
+    TimestampOutOfRange,
+)
 from ringstats_ts.ingest import Parsed, ingest_parsed
 from ringstats_ts.model import Payload, Receipt
 from ringstats_ts.sources import SOURCES
@@ -60,8 +67,10 @@ class Summary:
         self.stored = self.documents - self.duplicates
         self.rows += sum(receipt.rows for receipt in receipts if not receipt.duplicate)
         self.bad_lines += sum(receipt.bad_lines for receipt in receipts)
+        said = Counter(warning for receipt in receipts for warning in receipt.warnings)
         self.warnings += [
-            {"path": path, "warning": w} for w in sorted({w for r in receipts for w in r.warnings})
+            {"path": path, "warning": warning if times == 1 else f"{warning} ({times:,} times)"}
+            for warning, times in sorted(said.items())
         ]
 
     def refuse(self, path: str, error: PayloadError, *, by_mtime: bool) -> None:
@@ -115,7 +124,8 @@ def ingest(
     """Store saved files: documents, NDJSON, arrays, logs, also gzipped.
 
     PATH is a file, a folder (its .json, .jsonl, .ndjson, .log and .txt files, also .gz),
-    a pattern, or - for standard input. Each file is stored whole or not at all; the same
+    a pattern, or - for standard input. Each file is stored whole or not at all, but for the
+    lines of a log that cannot be read, and logs that are too large to be taken at once. The same
     file again stores nothing twice. Exit code 65 says that some were refused.
 
     \b
@@ -179,6 +189,7 @@ def _store_parts(
             if isinstance(outcome, PayloadError):
                 raise outcome
             receipts += outcome
+        _check_left_out(receipts)
     except PayloadError as error:
         if receipts:
             rows = sum(receipt.rows for receipt in receipts)
@@ -187,6 +198,13 @@ def _store_parts(
     else:
         summary.count(path, receipts)
     return [receipt for receipt in receipts if not receipt.duplicate]
+
+
+def _check_left_out(receipts: Sequence[Receipt]) -> None:
+    """Refuse a log of which nothing is kept, as one is refused that is stored at once."""
+    if any(receipt.left_out for receipt in receipts) and not any(receipt.rows for receipt in receipts):
+        warnings = [warning for receipt in receipts for warning in receipt.warnings]
+        raise TimestampOutOfRange("All of the log is older than what is kept.", warnings[-1])
 
 
 def _progress(as_json: bool) -> Progress:

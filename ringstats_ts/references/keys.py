@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ringstats_ts.config import Config
-from ringstats_ts.errors import ConfigError
+from ringstats_ts.errors import ClientKeyError
 
 FILE_NAME = "client-key"
 
@@ -32,7 +32,7 @@ def client_keys(config: Config) -> tuple[bytes, ...]:
 
     Raises
     ------
-    ConfigError
+    ClientKeyError
         where a key is too short, or the file cannot be made or read.
     """
     if config.client_key is not None:
@@ -43,7 +43,7 @@ def client_keys(config: Config) -> tuple[bytes, ...]:
             _make(path)
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
-        raise ConfigError(
+        raise ClientKeyError(
             f"The key of client pseudonyms cannot be kept in {path}: {error.strerror}.",
             "Set TSSTATS_CLIENT_KEY or TSSTATS_CLIENT_KEY_FILE.",
         ) from None
@@ -55,7 +55,7 @@ def read_keys(text: str, where: str) -> tuple[bytes, ...]:
 
     Raises
     ------
-    ConfigError
+    ClientKeyError
         naming `where` they are from, never what they are.
     """
     keys = []
@@ -64,13 +64,13 @@ def read_keys(text: str, where: str) -> tuple[bytes, ...]:
         if not key or key.startswith("#"):
             continue
         if len(key) < _SHORTEST:
-            raise ConfigError(
+            raise ClientKeyError(
                 f"The key in line {number} of {where} has fewer than {_SHORTEST} characters.",
                 "`openssl rand -hex 32` makes one.",
             )
         keys.append(_fitted(key.encode(errors="surrogateescape")))
     if not keys:
-        raise ConfigError(f"There is no key in {where}.", "`openssl rand -hex 32` makes one.")
+        raise ClientKeyError(f"There is no key in {where}.", "`openssl rand -hex 32` makes one.")
     return tuple(keys)
 
 

@@ -57,7 +57,7 @@ def detect_log(log: Log) -> Source | None:
 
 def detect_array(elements: Sequence[JSON]) -> Source | None:
     """Find the source that an array is one document of. Without one, each element is a document."""
-    source = _detected(elements[0])
+    source = _detected(elements[0]) if elements else None
     if source is None or not source.detect(elements):
         return None
     return source if all(_detected(element) is source for element in elements) else None
@@ -94,7 +94,7 @@ def by_name(name: str) -> Source:
 
 def _detected(document: JSON | Log) -> Source | None:
     if isinstance(document, list):
-        return detect_array(document) if document else None
+        return detect_array(document)
     return next((source for source in SOURCES if source.detect(document)), None)
 
 

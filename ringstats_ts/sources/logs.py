@@ -24,11 +24,11 @@ def log_batch(
     Raises
     ------
     PayloadError
-        where no line of it can be stored; of a part behind the first one that is no reason.
+        where no line of it can be stored; of a part that is no reason.
     """
     found = tuple(part for part in events if part.rows)
-    if not found and log.first_line == 1:
-        raise _nothing_stored(bad_lines)
+    if not found and not log.is_part:
+        raise nothing_stored(bad_lines)
     host, host_warnings = _log_host(context)
     return Batch(
         source=source,
@@ -36,7 +36,8 @@ def log_batch(
         time=max((max(part.times) for part in found), default=context.received_at),
         time_known=True,
         received_at=context.received_at,
-        digest=document_digest(log.text),
+        # Parts of one log may be equal.
+        digest=document_digest(b"%d\n%b" % (log.first_line, log.text) if log.is_part else log.text),
         rows=(),
         drift=tuple(drift),
         warnings=(*host_warnings, *warnings),
@@ -58,7 +59,7 @@ def _log_host(context: Context) -> tuple[Host, tuple[str, ...]]:
     return Host(f"origin:{origin}", origin), (warning,)
 
 
-def _nothing_stored(bad_lines: Sequence[BadLine]) -> PayloadError:
+def nothing_stored(bad_lines: Sequence[BadLine]) -> PayloadError:
     """The error for a log of which no line can be stored."""
     if not bad_lines:
         return EmptyPayload("The log has blank lines only.", "Send a log with entries.")

@@ -93,7 +93,7 @@ def sample_rows(
     if len(numbers) > MOST_SAMPLES:
         raise UnstorablePayload(
             f"The document holds {len(numbers):,} numbers; {MOST_SAMPLES:,} are taken.",
-            "Send it in parts, or only what is worth keeping.",
+            "Send only what is worth keeping, or parts of it with a `host` or a `time` of their own.",
         )
     rows = []
     for number in numbers:

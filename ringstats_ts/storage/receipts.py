@@ -37,22 +37,26 @@ class Task:
 
     @property
     def receipt_key(self) -> str:
-        if self.key is not None:
+        # What was left out of a log may be stored when it comes again, with the same key too.
+        if self.key is not None and not self.batch.left_out:
             return f"key:{self.key}"
         if self.batch.has_events:
-            # A log of which more can be stored now, as its lines are no longer of the future, or old rows
-            # are kept longer, is another one.
             return f"content:{self.batch.digest.hex()}{_missing(self.batch)}"
         if self.batch.time_known:
             return f"time:{self.batch.time.isoformat()}"
         return f"live:{self.receipt_id}"
 
+    @property
+    def unkept_key(self) -> str | None:
+        """The key of its receipt where its bad lines are not kept: when it comes again, they may be."""
+        return f"unkept:{self.receipt_id}" if self.batch.bad_lines else None
+
 
 def _missing(batch: Batch) -> str:
-    """Which of its lines a log is without; nothing where it is without none."""
-    numbers = ",".join(str(line.number) for line in batch.bad_lines)
-    lines = f" {blake2b(numbers.encode(), digest_size=8).hexdigest()}" if numbers else ""
-    return f"{lines} -{batch.left_out}" if batch.left_out else lines
+    """Which of its lines and rows a log is without, as it is another one with them; nothing if it has all."""
+    numbers = [line.number for line in batch.bad_lines]
+    missing = f"{numbers} {sorted(batch.left_out.items())}"
+    return f" {blake2b(missing.encode(), digest_size=8).hexdigest()}" if numbers or batch.left_out else ""
 
 
 def tasks(
@@ -121,6 +125,7 @@ def receipt(
         duplicate=duplicate,
         warnings=(*batch.warnings, *bad_lines),
         bad_lines=0 if duplicate else len(batch.bad_lines),
+        left_out=sum(batch.left_out.values()),
         span=batch.span if batch.has_events else (at, at),
         rollup=batch.rollup or batch.source,
     )

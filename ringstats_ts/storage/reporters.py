@@ -97,6 +97,7 @@ def look_up(transaction: Transaction, todo: Numbered) -> list[Item]:
         "identities": [batch.host.identity for batch in batches],
         "sources": [batch.source for batch in batches],
         "keys": [task.receipt_key for _, task in todo],
+        "unkept": [task.unkept_key for _, task in todo],
         "digests": [batch.digest for batch in batches],
         "received_at": [batch.received_at for batch in batches],
         "live": [task.live for _, task in todo],

@@ -30,7 +30,7 @@ HORIZON_KEPT = timedelta(minutes=1)
 """How long the answer about retention is taken for true."""
 
 
-_KEEP = "Keep rows longer: set TSSTATS_RETENTION_<TABLE> to an interval or `never`, then `tsstats migrate`."
+_LONGER = "Keep rows longer: set TSSTATS_RETENTION_<TABLE> to an interval or `never`, then `tsstats migrate`."
 
 
 def check_span(batches: Sequence[Batch], *, max_days: int) -> None:
@@ -77,7 +77,7 @@ def check_time(
     kept = _horizon(database, [part.table for part in batch.parts], now)
     if kept is not None and first < now - kept:
         raise TimestampOutOfRange(
-            f"The sample time {first.isoformat()} is older than the {_worded(kept)} that are kept.", _KEEP
+            f"The sample time {first.isoformat()} is older than the {_worded(kept)} that are kept.", _LONGER
         )
 
 
@@ -91,13 +91,18 @@ def without_outdated(database: Database, batch: Batch, *, now: datetime, whole: 
     """
     kept = {part.table: _horizon(database, [part.table], now) for part in batch.events}
     events = tuple(_since(part, now, kept[part.table]) for part in batch.events)
-    left_out = sum(len(part.rows) for part in batch.events) - sum(len(part.rows) for part in events)
+    left_out = {
+        part.table: len(part.rows) - len(left.rows)
+        for part, left in zip(batch.events, events, strict=True)
+        if len(left.rows) < len(part.rows)
+    }
     if not left_out:
         return batch
-    shortest = _worded(min(filter(None, kept.values())))
+    shortest = _worded(min(length for table in left_out if (length := kept[table]) is not None))
     if whole and not any(part.rows for part in events):
-        raise TimestampOutOfRange(f"All of the log is older than the {shortest} that are kept.", _KEEP)
-    warning = f"Left out {counted(left_out, 'row')}, older than the {shortest} that are kept. {_KEEP}"
+        raise TimestampOutOfRange(f"All of the log is older than the {shortest} that are kept.", _LONGER)
+    rows = counted(sum(left_out.values()), "row")
+    warning = f"Left out {rows}, older than the {shortest} that are kept. {_LONGER}"
     return replace(batch, events=events, left_out=left_out, warnings=(*batch.warnings, warning))
 
 
@@ -120,4 +125,5 @@ def _horizon(database: Database, names: Iterable[str], now: datetime) -> timedel
 
 
 def _worded(length: timedelta) -> str:
-    return counted(length.days, "day") if length.days else str(length)
+    whole = length.days and not length % timedelta(days=1)
+    return counted(length.days, "day") if whole else counted(length // timedelta(hours=1), "hour")

@@ -136,18 +136,12 @@ def _receipt_row(item: Item) -> tuple[Any, ...]:
         task.receipt_id,
         item.reporter.host_id,
         batch.source,
-        _receipt_key(item),
+        task.unkept_key if item.kept is False else task.receipt_key,
         batch.digest,
         batch.time,
         batch.received_at,
         _row_count(item),
     )
-
-
-def _receipt_key(item: Item) -> str:
-    """The key of its receipt. A log whose bad lines are not kept may come again as if it were new."""
-    key = item.task.receipt_key
-    return f"{key} {item.task.receipt_id}" if item.kept is False and item.task.key is None else key
 
 
 def _row_count(item: Item) -> int:

@@ -159,6 +159,13 @@ def test_groups_files_by_number_and_size_and_cuts_none(tmp_path, monkeypatch):
     ]
 
 
+def test_groups_zipped_files_by_what_is_in_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "GROUP_BYTES", 100)
+    for name in "abc":
+        (tmp_path / f"{name}.log.gz").write_bytes(b"x" * 5)
+    assert [len(group) for group in grouped(list(find_files([str(tmp_path)])))] == [2, 1]
+
+
 def test_reads_a_file_that_does_not_tell_its_size():
     body, _ = files._read("/proc/self/status", 10_000_000)
     assert body.endswith(b"\n")

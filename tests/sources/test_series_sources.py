@@ -661,6 +661,32 @@ class TestStoredArrays:
         assert [receipt.rows for receipt in receipts] == [2, 2]
         assert database.run(self.VALUES) == [("rx.bytes", {}, 7), ("rx.bytes", {}, 2**64 - 1)]
 
+    @pytest.mark.parametrize(
+        ("bad", "error", "pointer"),
+        [
+            ({}, UnknownSource, "/1"),
+            (None, UnknownSource, "/1"),
+            ({"ifname": "x", "text": "x" * 70_000}, PayloadError, "/1/text"),
+            ({"ifname": "x", "big": 2**64}, UnstorablePayload, None),
+        ],
+        ids=["empty", "null", "too long", "rounded"],
+    )
+    @pytest.mark.parametrize("partial", [False, True])
+    def test_nothing_of_an_array_is_stored_by_itself(
+        self,
+        database: Database,
+        config: Config,
+        partial: bool,
+        bad: Any,
+        error: type[Exception],
+        pointer: str,
+    ) -> None:
+        body = json.dumps([self.PARTS[0], bad, self.PARTS[1]]).encode()
+        with pytest.raises(error) as refused:
+            ingest(Payload(body, NOW, host="web-1", partial=partial), database, config)
+        assert pointer is None or refused.value.pointer == pointer
+        assert database.run("SELECT count(*) FROM documents") == [(0,)]
+
     @pytest.mark.parametrize("partial", [False, True])
     def test_an_element_that_cannot_be_stored_refuses_the_array(
         self, store: Store, database: Database, partial: bool
