@@ -125,5 +125,7 @@ def _horizon(database: Database, names: Iterable[str], now: datetime) -> timedel
 
 
 def _worded(length: timedelta) -> str:
-    whole = length.days and not length % timedelta(days=1)
-    return counted(length.days, "day") if whole else counted(length // timedelta(hours=1), "hour")
+    for name, unit in (("day", timedelta(days=1)), ("hour", timedelta(hours=1))):
+        if length and not length % unit:
+            return counted(length // unit, name)
+    return str(length)
