@@ -38,16 +38,16 @@ SELECT
     t.number, h.host_id, h.last_seen, h.changes_digests,
     r.receipt_id, r.key, r.digest, r.time, r.row_count
 FROM unnest(
-    %(identities)s::text[], %(sources)s::text[], %(keys)s::text[], %(unkept)s::text[], %(digests)s::bytea[],
+    %(identities)s::text[], %(sources)s::text[], %(keys)s::text[], %(digests)s::bytea[],
     %(received_at)s::timestamptz[], %(live)s::boolean[]
-) WITH ORDINALITY AS t (identity, source, key, unkept, digest, received_at, live, number)
+) WITH ORDINALITY AS t (identity, source, key, digest, received_at, live, number)
 INNER JOIN hosts AS h ON h.identity = t.identity
 LEFT JOIN LATERAL (
     SELECT found.*
     FROM (
         SELECT k.*
         FROM receipts AS k
-        WHERE k.host_id = h.host_id AND k.source = t.source AND k.key = ANY(ARRAY[t.key, t.unkept])
+        WHERE k.host_id = h.host_id AND k.source = t.source AND k.key = t.key
         UNION ALL
         SELECT l.*
         FROM receipts AS l
@@ -63,6 +63,13 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS r ON TRUE
 WHERE h.identity = ANY(%(identities)s::text[]);
+
+-- name: find_own_receipt
+-- That of a task whose answer was lost, by its id: it may have been stored under another key than is
+-- looked for.
+SELECT receipt_id, key, digest, time, row_count
+FROM receipts
+WHERE receipt_id = %(receipt_id)s;
 
 -- name: drop_receipts_at
 -- A correction takes the place of what was taken for this host and time. Receipts of Idempotency-Keys

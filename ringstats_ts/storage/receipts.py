@@ -22,13 +22,17 @@ _KEPT = {
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A batch to be stored, and how to know it again. `sent` is what is kept with its bad lines."""
+    """A batch to be stored, and how to know it again.
+
+    `sent` is what is kept with its bad lines. `unsure`: it may be stored already, for all that is known.
+    """
 
     batch: Batch
     receipt_id: str
     key: str | None = None
     replace: bool = False
     sent: Mapping[str, Any] = field(default_factory=dict)
+    unsure: bool = False
 
     @property
     def live(self) -> bool:
@@ -47,9 +51,9 @@ class Task:
         return f"live:{self.receipt_id}"
 
     @property
-    def unkept_key(self) -> str | None:
+    def unkept_key(self) -> str:
         """The key of its receipt where its bad lines are not kept: when it comes again, they may be."""
-        return f"unkept:{self.receipt_id}" if self.batch.bad_lines else None
+        return f"unkept:{self.receipt_id}"
 
 
 def _missing(batch: Batch) -> str:

@@ -97,7 +97,6 @@ def look_up(transaction: Transaction, todo: Numbered) -> list[Item]:
         "identities": [batch.host.identity for batch in batches],
         "sources": [batch.source for batch in batches],
         "keys": [task.receipt_key for _, task in todo],
-        "unkept": [task.unkept_key for _, task in todo],
         "digests": [batch.digest for batch in batches],
         "received_at": [batch.received_at for batch in batches],
         "live": [task.live for _, task in todo],
@@ -108,10 +107,18 @@ def look_up(transaction: Transaction, todo: Numbered) -> list[Item]:
         number, task = todo[index - 1]
         reporter = reporters.setdefault(host_id, Reporter(host_id, last_seen, digests))
         try:
-            items.append(Item(number, task, reporter, found_receipt(task, found)))
+            receipt = found_receipt(task, found) or _own_receipt(transaction, task)
+            items.append(Item(number, task, reporter, receipt))
         except PayloadError as error:
             raise RefusedTask(number, error) from error
     return items
+
+
+def _own_receipt(transaction: Transaction, task: Task) -> Receipt | None:
+    if not (task.unsure and task.batch.bad_lines):
+        return None
+    found = transaction.rows("find_own_receipt", {"receipt_id": task.receipt_id})
+    return found_receipt(task, found[0]) if found else None
 
 
 def _make(transaction: Transaction, missing: Numbered, allowance: Allowance | None) -> set[str]:

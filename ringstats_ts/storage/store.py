@@ -54,7 +54,8 @@ def store(database: Database, todo: Sequence[Task], *, allowance: Allowance | No
             return _try(database, todo, allowance, careful=careful)
         except StorageError as error:
             # A lost connection may have committed: the retry finds its own receipt then.
-            unclear = unclear or (isinstance(error, ConnectionLost) and error.may_have_committed)
+            if isinstance(error, ConnectionLost) and error.may_have_committed:
+                unclear, todo = True, [replace(task, unsure=True) for task in todo]
             if isinstance(error, Conflict):
                 careful = True
                 database.memory = Memory()
