@@ -3,6 +3,7 @@ SELECT 1;
 DROP INDEX IF EXISTS rejects_bad_lines_idx;
 
 ALTER TABLE IF EXISTS rejects
-DROP COLUMN IF EXISTS origin;
+DROP COLUMN IF EXISTS origin,
+DROP COLUMN IF EXISTS equal_before;
 
 DROP TABLE IF EXISTS client_keys;

@@ -7,7 +7,8 @@ CREATE TABLE client_keys (
 );
 
 ALTER TABLE rejects
-ADD COLUMN origin text;
+ADD COLUMN origin text,
+ADD COLUMN equal_before integer;
 
 CREATE INDEX rejects_bad_lines_idx ON rejects (source, line) WHERE reason = 'bad-line';
 
@@ -19,5 +20,6 @@ BEGIN
     COMMENT ON COLUMN client_keys.first_used IS 'Time of the first log.';
 
     COMMENT ON COLUMN rejects.origin IS 'Machine that it came from: names the host of a log that names none.';
+    COMMENT ON COLUMN rejects.equal_before IS 'Of a line of a log: how many equal ones it has before it, which are other events.';
     COMMENT ON COLUMN rejects.reason IS 'Code of the error, as in the type of the answer; bad-line for a line of a log whose others are stored.';
 END $$;

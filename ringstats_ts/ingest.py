@@ -168,6 +168,7 @@ def _parse_one(document: Document, payload: Payload, source: Source | None, cont
 def _context(document: Document, payload: Payload, config: Config, now: datetime | None) -> Context:
     # What names no client needs no key, which would be made for it.
     lookups = _lookups(config) if isinstance(document.value, Log) else Lookups()
+    event_ids = EventIds(lookups.event_key, payload.equal_before)
     return Context(
         received_at=payload.received_at,
         host=payload.host or own_host(payload.token),
@@ -178,7 +179,7 @@ def _context(document: Document, payload: Payload, config: Config, now: datetime
         earliest=OLDEST_EVENT,
         latest=(now or payload.received_at) + config.future,
         lookups=lookups,
-        event_ids=payload.part.event_ids if payload.part else EventIds(lookups.event_key),
+        event_ids=payload.part.event_ids if payload.part else event_ids,
     )
 
 

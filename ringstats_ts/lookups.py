@@ -115,17 +115,20 @@ class EventIds:
     ----------
     key
         of the hash: without it nobody can try which client an id was made of.
+    equal_before
+        how many equal ones an event had before it, where it is taken out of its log.
     """
 
-    def __init__(self, key: bytes = b"") -> None:
+    def __init__(self, key: bytes = b"", equal_before: int = 0) -> None:
         self._key = key
+        self._first = equal_before
         self._seen: dict[bytes, int] = {}
         self._before: dict[bytes, int] = {}
 
     def of(self, content: bytes) -> int:
         """The id of an event. `content` has all that tells it from others, its time too."""
         digest = blake2b(content, digest_size=_ID_BYTES, key=self._key).digest()
-        number = self._seen.get(digest) or self._before.get(digest, 0)
+        number = self._seen.get(digest) or self._before.get(digest, self._first)
         self._seen[digest] = number + 1
         if number:
             digest = blake2b(b"%s %d" % (digest, number), digest_size=_ID_BYTES, key=self._key).digest()

@@ -61,7 +61,8 @@ class Payload:
     `origin` that of a log: the machine that it came from, whatever its file is called.
     `token` is what it was sent with, if any. `partial`: the good documents of the body are
     stored though others are refused. `backfill`: old samples are meant. `part`: the body is a
-    part of a log, in UTF-8.
+    part of a log, in UTF-8. `equal_before`: it is a line out of a log, which had so many equal
+    ones before it.
     """
 
     body: bytes
@@ -78,6 +79,7 @@ class Payload:
     partial: bool = False
     backfill: bool = False
     part: LogPart | None = None
+    equal_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,9 @@ def retry(
         time=time or payload.time,
         source=source or payload.source,
     )
+    if refused.reason == BAD_LINE:
+        # Its content is no key: there may have been equal ones. No sender's key has a space.
+        payload = replace(payload, key=f" reject {refused.reject_id}")
     try:
         receipts = ingest(payload, database, config, now=now)
     except PayloadError as error:

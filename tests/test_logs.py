@@ -148,6 +148,22 @@ def test_a_line_of_the_future_is_stored_when_its_time_has_come(database, config)
     assert stored(database)[0] == 2
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("again", [False, True])
+def test_equal_lines_of_the_future_are_each_stored_once(database, config, order, again):
+    future = line(2, at=NOW + timedelta(hours=1))
+    body, later = line(1) + future * 3 + line(3), NOW + timedelta(hours=2)
+    take(database, config, body)
+    refused = list_rejects(database)[::order]
+    for reject in refused[:2]:
+        assert not retry(find_reject(database, reject.reject_id), database, config, now=later)[0].duplicate
+    if again:
+        ingest(Payload(body, later, host="web-1"), database, config)
+    (receipt,) = retry(find_reject(database, refused[2].reject_id), database, config, now=later)
+    assert (receipt.duplicate, list_rejects(database)) == (again, [])
+    assert stored(database) == counted(body)
+
+
 def test_the_same_bad_line_of_two_machines_is_kept_for_each(database, config):
     for origin in ("edge-1", "edge-2", "edge-1"):
         take(database, config, b"#Software: x\n" + line(1) + line(len(origin)), host=None, origin=origin)

@@ -1518,8 +1518,10 @@ RETURNING reject_id;
 -- and how many of these were kept.
 WITH fresh AS (
     SELECT l.*
-    FROM unnest(%(lines)s::integer[], %(details)s::text[], %(sizes)s::bigint[], %(payloads)s::bytea[])
-        AS l (line, detail, size_bytes, payload)
+    FROM unnest(
+        %(lines)s::integer[], %(details)s::text[], %(sizes)s::bigint[], %(payloads)s::bytea[],
+        %(equal_before)s::integer[]
+    ) AS l (line, detail, size_bytes, payload, equal_before)
     WHERE NOT EXISTS (
         SELECT
         FROM rejects AS r
@@ -1543,12 +1545,12 @@ room AS (
 added AS (
     INSERT INTO rejects (
         received_at, source, host, time, replace, partial, sender, origin, token_id,
-        reason, detail, line, size_bytes, payload
+        reason, detail, line, size_bytes, payload, equal_before
     )
     SELECT
         %(received_at)s, %(source)s, %(host)s, %(time)s, %(replace)s, %(partial)s, %(sender)s, %(origin)s,
         %(token_id)s,
-        'bad-line', f.detail, f.line, f.size_bytes, f.payload
+        'bad-line', f.detail, f.line, f.size_bytes, f.payload, f.equal_before
     FROM room
     CROSS JOIN fresh AS f
     ORDER BY f.line
@@ -1562,7 +1564,7 @@ SELECT (SELECT count(*) FROM fresh), (SELECT count(*) FROM added);
 SELECT
     r.reject_id, r.reason, r.detail, r.pointer, r.line, r.size_bytes, octet_length(r.payload),
     r.retries, r.retried_at,
-    r.received_at, r.source, r.host, r.time, r.key, r.replace, r.partial, r.sender, r.origin,
+    r.received_at, r.source, r.host, r.time, r.key, r.replace, r.partial, r.sender, r.origin, r.equal_before,
     r.token_id, t.key_id, t.hosts, t.scopes
 FROM rejects AS r
 LEFT JOIN tokens AS t USING (token_id)
@@ -1576,7 +1578,7 @@ ORDER BY r.received_at, r.reject_id;
 SELECT
     r.reject_id, r.reason, r.detail, r.pointer, r.line, r.size_bytes, octet_length(r.payload),
     r.retries, r.retried_at,
-    r.received_at, r.source, r.host, r.time, r.key, r.replace, r.partial, r.sender, r.origin,
+    r.received_at, r.source, r.host, r.time, r.key, r.replace, r.partial, r.sender, r.origin, r.equal_before,
     r.token_id, t.key_id, t.hosts, t.scopes,
     r.payload
 FROM rejects AS r

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -90,11 +91,21 @@ def keep_bad_lines(transaction: Transaction, batch: Batch, sent: Mapping[str, An
         "details": [line.reason for line in lines],
         "sizes": list(map(len, texts)),
         "payloads": [text if len(text) <= KEPT_BYTES else None for text in texts],
+        "equal_before": _equal_before(texts),
     }
     ((fresh, kept),) = transaction.rows("add_bad_lines", params)
     if kept < fresh:
         logger.warning("%s of a log were not kept: there are too many rejects.", counted(fresh, "bad line"))
     return bool(kept == fresh)
+
+
+def _equal_before(texts: Sequence[bytes]) -> list[int]:
+    seen = Counter[bytes]()
+    counts = []
+    for text in texts:
+        counts.append(seen[text])
+        seen[text] += 1
+    return counts
 
 
 def bad_lines_told(lines: Sequence[BadLine]) -> str:
@@ -179,7 +190,7 @@ def prune_rejects(database: Database, config: Config) -> bool:
 
 
 def _reject(row: Sequence[Any], body: bytes = b"") -> Reject:
-    why, sent, (token_id, key_id, hosts, scopes) = row[:9], row[9:18], row[18:]
+    why, sent, (token_id, key_id, hosts, scopes) = row[:9], row[9:19], row[19:]
     token = None if token_id is None else Token(token_id, key_id or "", hosts or "", frozenset(scopes or ()))
     return Reject(_payload(body, token, *sent), *why)
 
@@ -196,6 +207,7 @@ def _payload(
     partial: bool,
     sender: str,
     origin: str | None,
+    equal_before: int | None,
 ) -> Payload:
     return Payload(
         body=body,
@@ -209,4 +221,5 @@ def _payload(
         origin=origin or sender,
         token=token,
         partial=partial,
+        equal_before=equal_before or 0,
     )

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import psycopg2
 import pytest
@@ -283,7 +284,17 @@ def _waiting(native):
 
 
 def _alter_system(native, change):
+    before = datetime.now(UTC)
     with _session(native) as cursor:
         cursor.execute("SET default_transaction_read_only = off")
         cursor.execute(f"ALTER SYSTEM {change}")
         cursor.execute("SELECT pg_reload_conf()")
+    # The server reads it in its own time, and tells the sessions that there are then.
+    while _loaded(native) < before:
+        time.sleep(0.02)
+
+
+def _loaded(native):
+    with _session(native) as cursor:
+        cursor.execute("SELECT pg_conf_load_time()")
+        return cursor.fetchone()[0]

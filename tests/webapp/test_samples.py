@@ -66,9 +66,10 @@ def ingest(database_uri, *words):
         [sys.executable, "-m", "ringstats_ts.cli", "ingest", *map(str, words), "--json"],
         env=os.environ | {"DATABASE_URI": database_uri},
         capture_output=True,
-        check=True,
+        check=False,
         timeout=60,
     )
+    assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
 
 
