@@ -32,6 +32,7 @@ from ringstats_ts.rejects import retry
 from ringstats_ts.storage.database import Database, Transaction
 from ringstats_ts.storage.failures import ConnectionLost
 from ringstats_ts.storage.rejects import find_reject, list_rejects
+from ringstats_ts.storage.window import FILE_DAYS
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 LINE = '203.0.113.{} - - [{:%d/%b/%Y:%H:%M:%S} +0000] "GET /{} HTTP/1.1" 200 {} "-" "curl/8"\n'
@@ -232,12 +233,11 @@ def test_a_log_that_is_older_than_is_kept_is_refused_but_not_a_part_of_one(
     assert stored(database) == counted(LOG)
 
 
-def test_a_log_may_be_of_all_days_that_there_were(database, config):
-    days = (NOW - datetime(1990, 1, 2, tzinfo=UTC)).days
-    body = b"".join(
-        line(day % 3, at=datetime(1990, 1, 2, tzinfo=UTC) + timedelta(days=day)) for day in range(days)
-    )
-    assert take(database, config, body).rows == days
+def test_a_log_may_be_of_more_days_than_samples(database, config):
+    first = datetime(1990, 1, 2, tzinfo=UTC)
+    days = [*range(FILE_DAYS + 9), *range(FILE_DAYS + 9, (NOW - first).days, 1000)]
+    body = b"".join(line(day % 3, at=first + timedelta(days=day)) for day in days)
+    assert take(database, config, body).rows == len(days)
     assert stored(database) == counted(body)
 
 
