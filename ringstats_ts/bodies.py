@@ -9,7 +9,7 @@ from ringstats_ts import sources
 from ringstats_ts.config import Config
 from ringstats_ts.decode import Document, as_log, documents, separate_documents
 from ringstats_ts.errors import PartlyRefused, PayloadError, PayloadTooLarge, Refusal
-from ringstats_ts.model import Log, Payload, Receipt
+from ringstats_ts.model import JSON, Log, Payload, Receipt
 
 LINE_VALUES = 5
 """What a line of a log counts for, of the values that a body may have."""
@@ -47,12 +47,17 @@ def _together(found: list[Document]) -> list[Document]:
         return found
     elements = [document.value for document in found]
     # A bad one is no reason to store the others by themselves, as what they are not.
-    objects = [element for element in elements if element and isinstance(element, dict)]
+    objects = list(filter(_is_object, elements))
     if sources.detect_array(objects) is None:
         return found
     texts = [document.text for document in found if document.text is not None]
     text = b"[%b]" % b",".join(texts) if texts else None
-    return [Document(elements, text=text, error=next(filter(None, map(_bad_element, found)), None))]
+    bad = (document for document in found if document.error or not _is_object(document.value))
+    return [Document(elements, text=text, error=next(filter(None, map(_bad_element, bad)), None))]
+
+
+def _is_object(element: JSON) -> bool:
+    return isinstance(element, dict) and bool(element)
 
 
 def _bad_element(document: Document) -> PayloadError | None:
@@ -96,10 +101,7 @@ class Refusals:
 
     def add(self, number: int, error: PayloadError) -> None:
         """Say where in the body the document stood; then note the error, or raise it."""
-        document = self.found[number]
-        error.line = error.line or document.line
-        if document.index is not None:
-            error.pointer = f"/{document.index}{error.pointer or ''}"
+        self.found[number].locate(error)
         if not self._go_on:
             raise error
         self.errors[number] = error

@@ -52,6 +52,12 @@ class Document:
     text: bytes | None = None
     error: PayloadError | None = None
 
+    def locate(self, error: PayloadError) -> None:
+        """Say in an error where in the body the document stood."""
+        error.line = error.line or self.line
+        if self.index is not None:
+            error.pointer = f"/{self.index}{error.pointer or ''}"
+
 
 def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
     """Decompress one layer of gzip, members one behind the other included.
@@ -312,8 +318,7 @@ def _refuse_beyond(document: Document, limits: Limits) -> None:
     try:
         refuse_beyond(document.value, limits, document.line)
     except PayloadError as error:
-        if document.index is not None:
-            error.pointer = f"/{document.index}{error.pointer or ''}"
+        document.locate(error)
         raise
 
 

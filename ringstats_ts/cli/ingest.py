@@ -39,6 +39,7 @@ from ringstats_ts.model import Payload, Receipt
 from ringstats_ts.sources import SOURCES
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import refresh_since
+from ringstats_ts.storage.window import LONGER
 from ringstats_ts.words import counted
 
 CORRECTION = "If this one is right, take it with --replace."
@@ -203,8 +204,7 @@ def _store_parts(
 def _check_left_out(receipts: Sequence[Receipt]) -> None:
     """Refuse a log of which nothing is kept, as one is refused that is stored at once."""
     if any(receipt.left_out for receipt in receipts) and not any(receipt.rows for receipt in receipts):
-        warnings = [warning for receipt in receipts for warning in receipt.warnings]
-        raise TimestampOutOfRange("All of the log is older than what is kept.", warnings[-1])
+        raise TimestampOutOfRange("All of the log is older than what is kept.", LONGER)
 
 
 def _progress(as_json: bool) -> Progress:

@@ -30,7 +30,8 @@ HORIZON_KEPT = timedelta(minutes=1)
 """How long the answer about retention is taken for true."""
 
 
-_LONGER = "Keep rows longer: set TSSTATS_RETENTION_<TABLE> to an interval or `never`, then `tsstats migrate`."
+LONGER = "Keep rows longer: set TSSTATS_RETENTION_<TABLE> to an interval or `never`, then `tsstats migrate`."
+"""What to do where rows are too old for their table."""
 
 
 def check_span(batches: Sequence[Batch], *, max_days: int) -> None:
@@ -77,7 +78,7 @@ def check_time(
     kept = _horizon(database, [part.table for part in batch.parts], now)
     if kept is not None and first < now - kept:
         raise TimestampOutOfRange(
-            f"The sample time {first.isoformat()} is older than the {_worded(kept)} that are kept.", _LONGER
+            f"The sample time {first.isoformat()} is older than the {_worded(kept)} that are kept.", LONGER
         )
 
 
@@ -100,9 +101,9 @@ def without_outdated(database: Database, batch: Batch, *, now: datetime, whole: 
         return batch
     shortest = _worded(min(length for table in left_out if (length := kept[table]) is not None))
     if whole and not any(part.rows for part in events):
-        raise TimestampOutOfRange(f"All of the log is older than the {shortest} that are kept.", _LONGER)
+        raise TimestampOutOfRange(f"All of the log is older than the {shortest} that are kept.", LONGER)
     rows = counted(sum(left_out.values()), "row")
-    warning = f"Left out {rows}, older than the {shortest} that are kept. {_LONGER}"
+    warning = f"Left out {rows}, older than the {shortest} that are kept. {LONGER}"
     return replace(batch, events=events, left_out=left_out, warnings=(*batch.warnings, warning))
 
 
