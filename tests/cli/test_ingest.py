@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from click.testing import CliRunner
 
 from ringstats_ts import embedded
-from ringstats_ts.cli import ahead, files
+from ringstats_ts.cli import ahead, files, longlogs, main
 from ringstats_ts.cli.files import find_files, grouped
+from ringstats_ts.errors import StorageUnavailable
+from ringstats_ts.ingest import ingest_parsed
 from tests.cli.test_terminal import on_terminal
 
 MANY = ahead.WORTH * files.GROUP_FILES + 1
@@ -171,3 +175,37 @@ def test_reads_a_file_that_does_not_tell_its_size():
     body, _ = files._read("/proc/self/status", 10_000_000)
     assert body.endswith(b"\n")
     assert b"Threads" in body
+
+
+@pytest.mark.parametrize("stored_before", [0, 1])
+def test_a_long_log_that_is_broken_off_says_what_stays(
+    database_uri, clean, tmp_path, monkeypatch, stored_before
+):
+    calls = []
+
+    def lost(parsed, database, config):
+        calls.append(parsed)
+        if len(calls) > stored_before + 1:  # the first are the files of the group that are not long: none
+            raise StorageUnavailable
+        return ingest_parsed(parsed, database, config)
+
+    monkeypatch.setattr(longlogs, "PART_BYTES", 1000)
+    monkeypatch.setattr(sys.modules["ringstats_ts.cli.ingest"], "ingest_parsed", lost)
+    at = datetime.now(UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+    lines = [f'203.0.113.7 - - [{at}] "GET /{n} HTTP/1.1" 200 10\n' for n in range(60)]
+    log = tmp_path / "access.log"
+    log.write_text("".join(lines))
+    environment = {
+        "DATABASE_URI": database_uri,
+        "TSSTATS_DATA": str(tmp_path / "data"),
+        "TSSTATS_MAX_DOCUMENT_BYTES": "2000",
+    }
+    done = CliRunner().invoke(main, ["ingest", str(log)], env=environment)
+    assert done.exit_code == 75, done.output
+    with closing(psycopg2.connect(database_uri)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM http_requests")
+        (rows,) = cursor.fetchone()
+    assert (rows > 0) == (stored_before > 0)
+    assert (f"({rows} rows)" in done.output) == (stored_before > 0)
+    assert ("What was stored before stays" in done.output) == (stored_before > 0)
+    assert ("Nothing was stored" in done.output) == (stored_before == 0)
