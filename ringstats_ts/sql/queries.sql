@@ -1408,7 +1408,9 @@ SET hosts = spent.hosts + excluded.hosts, series = spent.series + excluded.serie
 RETURNING hosts, series;
 
 -- name: lock_hosts
-SELECT pg_advisory_xact_lock(%(lock)s);
+-- Held to the end, so that two senders cannot both make the last host that is allowed. The mode
+-- excludes itself and lets budgets be spent. An advisory lock could be held by a reader.
+LOCK TABLE budgets IN SHARE UPDATE EXCLUSIVE MODE;
 
 -- name: count_hosts
 -- A statement of its own behind the lock, so that it sees what the one before committed.

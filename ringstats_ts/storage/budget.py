@@ -13,9 +13,6 @@ from ringstats_ts.errors import BudgetSpent
 from ringstats_ts.model import Token
 from ringstats_ts.storage.database import Transaction
 
-HOSTS_LOCK = 7_315_022
-"""Held to the end by who makes hosts, so that two of them cannot both be the last allowed."""
-
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
@@ -67,7 +64,7 @@ def spend(
 
 
 def _check_room(transaction: Transaction, max_hosts: int, hosts: int) -> None:
-    transaction.rows("lock_hosts", {"lock": HOSTS_LOCK})
+    transaction.rows("lock_hosts")
     ((known,),) = transaction.rows("count_hosts", {"limit": max_hosts})
     if known + hosts > max_hosts:
         raise BudgetSpent(
