@@ -26,6 +26,9 @@ from tests.postgres import PostgresCluster, directories, why_not
 ROOT = Path(__file__).parent.parent
 SAMPLES = sorted((ROOT / "samples").glob("*.json"))
 
+SERVER = os.environ.get("TSSTATS_TEST_DATABASE_URI")
+"""The server that the tests run on; None is the embedded database."""
+
 NEVER = "0001-01-01T00:00:00Z"
 
 Connection = psycopg2.extensions.connection
@@ -36,11 +39,10 @@ def new_database(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], AbstractContextManager[str]]:
     """Makes databases without anything of ours, each for the length of a block; a name tells them apart."""
-    server = os.environ.get("TSSTATS_TEST_DATABASE_URI")
 
     def make(name: str) -> AbstractContextManager[str]:
-        if server:
-            return _scratch_database(server, f"tsstats_{name}_{os.getpid()}")
+        if SERVER:
+            return _scratch_database(SERVER, f"tsstats_{name}_{os.getpid()}")
         return embedded.open_database(tmp_path_factory.mktemp(name))
 
     return make

@@ -36,7 +36,6 @@ from ringstats_ts.storage.budget import Allowance
 from ringstats_ts.storage.database import ConnectionLost, Database, Transaction
 from ringstats_ts.storage.receipts import tasks
 from ringstats_ts.storage.store import RefusedTask, store
-from tests.threads import at_once
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 TIME = NOW - timedelta(hours=1)
@@ -346,26 +345,6 @@ def test_ids_of_what_was_rolled_back_are_not_given_to_rows(take, database, count
         assert count(known) == count() == 2
 
 
-def test_bodies_with_the_same_hosts_in_another_order_do_not_wait_for_each_other(
-    database_uri, clean, config, count, make_status, monkeypatch
-):
-    # Otherwise the one that is chosen to end a deadlock is tried again.
-    monkeypatch.setattr(store_module, "ATTEMPTS", 1)
-
-    def post(step):
-        def run():
-            with Database(database_uri) as own:
-                for minutes in range(8):
-                    hosts = [make_status(f"host{n}", peers={f"p{n}": 1}) for n in range(12)][::step]
-                    body = "\n".join(json.dumps(stamped(host, minutes)) for host in hosts).encode()
-                    ingest(Payload(body, NOW), own, config)
-
-        return run
-
-    at_once([post(step) for step in (1, -1, 1, -1)])
-    assert count() == 8 * 12
-
-
 def test_the_time_comes_from_the_sender_the_document_or_the_file(take, make_status):
     stamped = make_status() | {"_timestamp": "2026-11-01T12:00:00+02:00"}
     file_time = NOW - timedelta(days=2)
@@ -434,36 +413,6 @@ def test_a_late_document_leaves_its_window(take, database, make_status):
     assert database.run("SELECT source, since, until FROM late_windows") == [
         ("tailscale", NOW - timedelta(days=3), NOW - timedelta(days=3))
     ]
-
-
-def test_concurrent_copies_of_one_document_are_stored_once(database_uri, config, count, make_status):
-    body = json.dumps(make_status(peers={f"p{i}": i for i in range(20)})).encode()
-    receipts = []
-
-    def post():
-        with Database(database_uri) as own:
-            receipts.extend(ingest(Payload(body, NOW, time=TIME), own, config))
-
-    at_once([post] * 6)
-    assert sorted(receipt.duplicate for receipt in receipts) == [False] + [True] * 5
-    assert count() == 20
-    assert count("receipts") == 1
-
-
-def test_concurrent_hosts_with_the_same_new_peers_are_all_stored(database_uri, config, count, make_status):
-    def post(number):
-        def run():
-            with Database(database_uri) as own:
-                for minute in range(3):
-                    document = make_status(f"host{number}", peers={f"p{i}": minute for i in range(30)})
-                    body = json.dumps(document).encode()
-                    ingest(Payload(body, NOW, time=TIME + timedelta(minutes=minute)), own, config)
-
-        return run
-
-    at_once([post(number) for number in range(5)])
-    assert count() == 5 * 3 * 30
-    assert count("tailscale_nodes") == 35
 
 
 class CutAfterCommit(Database):

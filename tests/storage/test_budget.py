@@ -12,8 +12,7 @@ from ringstats_ts.model import Payload, Token
 from ringstats_ts.rejects import reject
 from ringstats_ts.storage import upkeep
 from ringstats_ts.storage.budget import Allowance, spend
-from ringstats_ts.storage.database import Database, Transaction
-from tests.threads import at_once
+from ringstats_ts.storage.database import Transaction
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 ALLOWED = Allowance(token_id=0, max_hosts=5, new_hosts=3, new_series=10)
@@ -103,33 +102,6 @@ def test_a_rolled_back_transaction_has_spent_nothing(database, spent):
 def test_nothing_new_costs_nothing(buy, spent):
     buy(replace(ALLOWED, new_hosts=0, new_series=0, max_hosts=0))
     assert spent() == []
-
-
-def test_concurrent_senders_neither_overshoot_nor_wait_for_ever(database_uri, database, buy, spent):
-    refused = []
-
-    def run(number):
-        allowance = replace(ALLOWED, token_id=number % 3, new_hosts=4, new_series=15, max_hosts=10)
-        with Database(database_uri) as own:
-            for _ in range(8):
-                try:
-                    with own.transaction() as transaction:
-                        spend(transaction, allowance, at=NOW, series=1)
-                        buy_host(transaction, allowance)
-                except BudgetSpent as error:
-                    refused.append(error)
-
-    def buy_host(transaction, allowance):
-        spend(transaction, allowance, at=NOW, hosts=1)
-        transaction.query(
-            "INSERT INTO hosts (identity, name, first_seen, last_seen)"
-            " VALUES (gen_random_uuid(), 'x', now(), now())"
-        )
-
-    at_once([lambda number=number: run(number) for number in range(6)])
-    assert database.run("SELECT count(*) FROM hosts") == [(10,)]
-    assert sum(hosts for _, hosts, _ in spent()) == sum(series for _, _, series in spent()) == 10
-    assert len(refused) == 6 * 8 - 10
 
 
 def test_a_flood_of_names_leaves_the_tables_small_and_others_alone(database, config, make_status):
