@@ -161,6 +161,8 @@ def _default(value: Any) -> str:
             return "`on`" if value else "`off`"
         case timedelta():
             return f"`{_interval(value)}`"
+        case frozenset():
+            return ", ".join(f"`{name}`" for name in sorted(value))
         case Path():
             return f"`{value.name}` in the user's data directory"
         case _:

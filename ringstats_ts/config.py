@@ -20,6 +20,7 @@ from ringstats_ts.errors import ConfigError
 
 _INTERVAL = re.compile(r"(\d+)\s*(second|minute|hour|day|week)s?")
 _LISTEN_HOST = re.compile(r"[^:\[\]]+|\[[^\[\]]+\]")
+_NAME = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 
 
@@ -65,6 +66,13 @@ def _clients(text: str) -> str:
     if text not in ("hash", "raw"):
         raise ValueError("write `hash` or `raw`")
     return text
+
+
+def _names(text: str) -> frozenset[str]:
+    names = [name.strip().lower().removesuffix(".") for name in text.split(",")]
+    if not all(map(_NAME.fullmatch, names)):
+        raise ValueError("write names or addresses without ports, such as stats.lan,192.0.2.7")
+    return frozenset(names)
 
 
 def parse_listen(text: str) -> str:
@@ -134,6 +142,14 @@ SETTINGS: tuple[Setting, ...] = (
         _switch,
         "Whether a token is needed. Unset, it is not on a loopback address, and on another one "
         "the service does not start.",
+    ),
+    Setting(
+        "hosts",
+        ("TSSTATS_HOSTS",),
+        frozenset(),
+        _names,
+        "Names, besides those of loopback, by which the service may be called where TSSTATS_AUTH is unset; "
+        "with commas.",
     ),
     Setting(
         "token_cache",
@@ -311,6 +327,7 @@ class Config:
     queue_timeout: timedelta
     body_timeout: timedelta
     auth: bool | None
+    hosts: frozenset[str]
     token_cache: timedelta
     rate: int
     proxy_hops: int

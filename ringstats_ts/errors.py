@@ -145,6 +145,16 @@ class Forbidden(PayloadError):
     hint = "`tsstats token list` shows what each token is for."
 
 
+class Misdirected(RingstatsError):
+    """The request names another host than this machine; without tokens the service answers to no other."""
+
+    code = "misdirected"
+    hint = (
+        "Call it by `localhost` or 127.0.0.1, or name the host in TSSTATS_HOSTS; for others than this "
+        "machine set TSSTATS_AUTH=on and make tokens with `tsstats token create`."
+    )
+
+
 class BodyTimeout(RingstatsError):
     """The body did not arrive in time."""
 

@@ -6,7 +6,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ringstats_ts.config import Config
-from webapp import auth, errors, health, ingest, metrics, pages, trace
+from webapp import auth, callers, errors, health, ingest, metrics, pages, trace
 from webapp.service import Service
 
 
@@ -29,6 +29,7 @@ def create_app(config: Config | None = None) -> Flask:
     metrics.register(app)
     auth.register(app, config)
     trace.register(app)
+    callers.register(app, config)
     errors.register(app)
     for routes in (ingest.routes, health.routes, pages.routes, errors.routes):
         app.register_blueprint(routes)

@@ -94,7 +94,7 @@ def require(scope: str) -> Token | None:
     g.token = token
     if token is not None and scope not in token.scopes:
         raise Forbidden(f"The token {token.key_id} is not for `{scope}`.")
-    if scope == "ingest" and "Origin" in current_request.headers:
+    if scope == "ingest" and _is_of_a_page(current_request):
         # Browsers let any page post to their own machine, and to where they know a password.
         raise Forbidden("A web page may not send documents.", "Send it with curl, wget or a program.")
     return token
@@ -239,6 +239,11 @@ def _sent(request: Request, *, needed: bool) -> str | None:
         password = found.password or ""
         return password if needed or password.startswith("tss_") else None
     return (found.token if found is not None and found.type == "bearer" else None) or ""
+
+
+def _is_of_a_page(request: Request) -> bool:
+    """Whether a browser sent it. Each says where a post comes from in one of these ways."""
+    return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
 
 
 def _bound(memory: OrderedDict[str, Any]) -> None:

@@ -122,7 +122,9 @@ class OneByOne(threading.Thread):
             began = time.monotonic()
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 30) as connection:
-                    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    connection.sendall(
+                        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                    )
                     answer = connection.makefile("rb").read()
                 assert answer.startswith(b"HTTP/1.1 200 "), answer[:100]
                 self.answers += 1

@@ -121,7 +121,7 @@ class Machine(RuleBasedStateMachine):
 
     def send(self, path, body, sent, headers=None):
         """Post in this way, and close."""
-        lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}"]
+        lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         with self.intake.raw() as connection:
             connection.sendall("\r\n".join([*lines, "\r\n"]).encode() + sent)

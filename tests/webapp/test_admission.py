@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("clean")
 
 SMALL = {"TSSTATS_WORKERS": "1", "TSSTATS_THREADS": "4"}
 SEATS = 2
-HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n"
+HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n"
 
 
 class TestTurns:

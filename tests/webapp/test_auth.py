@@ -82,7 +82,7 @@ class TestNeeded:
     def test_says_how_a_token_is_sent(self, guarded):
         with guarded.raw() as connection:
             connection.sendall(
-                b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             )
             head = connection.makefile().read().lower()
 
@@ -146,7 +146,7 @@ class TestNeeded:
 
     def test_reads_nothing_of_the_body_of_a_stranger(self, guarded):
         with guarded.raw() as connection:
-            connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n{")
+            connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n{")
             connection.settimeout(5)
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
@@ -404,6 +404,24 @@ def test_a_web_page_may_not_send(server, body, count):
     assert count("receipts") == 0
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+    ],
+)
+def test_a_web_page_may_not_send_with_a_token(start_server, make_token, body, clean, count, header):
+    """A browser sends a password that it knows with every request, whosever page makes it."""
+    server = start_server(TSSTATS_AUTH="on")
+    token = make_token("*")
+    for known in (bearer(token), basic(token, "me")):
+        assert server.post(body, headers=known | header).status == 403
+    assert count("receipts") == 0
+
+
 class TestPlainHttp:
     def warned(self, server, token, body, **headers):
         sent = {"X-Forwarded-For": "192.0.2.1"} | headers
@@ -499,7 +517,7 @@ class TestStart:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(tmp_path / "own"))
             connection.sendall(
-                b"GET /x/healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nSCRIPT_NAME: /x\r\n\r\n"
+                b"GET /x/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nSCRIPT_NAME: /x\r\n\r\n"
             )
             assert connection.makefile("rb").read().startswith(b"HTTP/1.1 404 ")
 

@@ -107,7 +107,7 @@ def test_wget_reads_that_the_service_is_busy(start_server, body, tmp_path):
     server = start_server(TSSTATS_WORKERS="1", TSSTATS_THREADS="3")
     (tmp_path / "large").write_bytes(bytes(3_000_000))
     with server.raw() as connection:
-        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n")
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n")
         time.sleep(0.5)
         command = ["wget", "-qSO-", "--tries=1", "--post-file", "large", server.url]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)

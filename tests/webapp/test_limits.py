@@ -100,8 +100,8 @@ def test_gzip_that_ends_early_or_is_damaged_is_400(server, body):
 @pytest.mark.parametrize(
     "request_text",
     [
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1388\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1388\r\n",
     ],
 )
 def test_a_connection_that_ends_before_the_body_is_400(server, body, request_text, count):

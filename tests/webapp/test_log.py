@@ -56,9 +56,9 @@ def test_what_is_not_understood_is_not_quoted(start_server):
     server = start_server(TSSTATS_WORKERS="1")
     for broken in (
         b"Authorization: Bearer tss_secret\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nExpect: tss_secret\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: tss_secret\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nBearer tss_secret: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: tss_secret\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: tss_secret\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nBearer tss_secret: x\r\n\r\n",
         b'{"AuthURL": "tss_secret"}\r\n\r\n',
     ):
         with server.raw() as connection:

@@ -51,7 +51,7 @@ def by(samples, name, label):
 def cut_off(server, body):
     """Send half of a body, and close."""
     with server.raw() as connection:
-        head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         connection.sendall(head + body[: len(body) // 2])
         connection.shutdown(1)
         connection.makefile("rb").read()

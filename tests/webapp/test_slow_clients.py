@@ -15,8 +15,8 @@ from webapp.deadline import TimedReader
 pytestmark = pytest.mark.usefixtures("clean")
 
 HEADS = {
-    "length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n",
-    "chunked": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1388\r\n",
+    "length": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n",
+    "chunked": b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1388\r\n",
 }
 
 
@@ -81,13 +81,13 @@ def test_a_body_that_stops_is_408(start_server, framing):
 
 def test_a_slow_body_in_time_is_taken_and_the_connection_goes_on(start_server, body):
     server = start_server(TSSTATS_BODY_TIMEOUT="5 seconds")
-    request = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    request = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     with server.raw() as connection:
         for half in (request[:300], request[300:]):
             connection.sendall(half)
             time.sleep(0.5)
         assert b" 200 OK" in connection.recv(65536)
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert b'"alive"' in connection.makefile("rb").read()
 
 
@@ -96,7 +96,7 @@ def test_a_head_that_does_not_end_is_not_waited_for(start_server, monkeypatch):
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             connection = stack.enter_context(server.raw())
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
             stack.enter_context(trickle(connection, 0.5))
         started = time.monotonic()
         assert server.get("/healthz").status == 200
@@ -109,7 +109,7 @@ def test_who_keeps_his_end_open_holds_nobody_up(start_server):
     with contextlib.ExitStack() as stack:
         for _ in range(12):
             connection = stack.enter_context(server.raw())
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert b" 200 OK" in connection.recv(65536)
         started = time.monotonic()
         assert server.get("/healthz").status == 200
