@@ -124,6 +124,13 @@ class TimestampOutOfRange(PayloadError):
     hint = "Give the time of the observation with `time`, and check the clock of the host."
 
 
+class KilledWorker(PayloadError):
+    """A worker of the service died when it read this body, which is therefore refused for an hour."""
+
+    code = "killed-worker"
+    hint = "Look at it with `tsstats rejects list`, and please report it."
+
+
 class ConflictingPayload(PayloadError):
     """Another document is stored for this host and time."""
 

@@ -6,7 +6,7 @@ kept as rejects, each with its number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from time import monotonic
@@ -47,12 +47,18 @@ REFUSED_TOGETHER = 3
 
 
 def ingest(
-    payload: Payload, database: Database, config: Config, *, now: datetime | None = None
+    payload: Payload,
+    database: Database,
+    config: Config,
+    *,
+    now: datetime | None = None,
+    parsed: Callable[[], None] = lambda: None,
 ) -> list[Receipt]:
     """Store every document of the payload, or none; with `partial`, those that are good.
 
     `now` is the present, where a payload that arrived before is sent in again. That is an
-    operator's doing, as a backfill is: no budget bounds what they name that is new.
+    operator's doing, as a backfill is: no budget bounds what they name that is new. `parsed` is
+    called when the payload has been read, before the database is asked.
 
     Returns one receipt a document, in order; when it returns, they are committed.
 
@@ -69,6 +75,7 @@ def ingest(
     refusals = Refusals(found, go_on=payload.partial and len(found) > 1)
     try:
         batches = _parsed(refusals, payload, config, now)
+        parsed()
         bounded = not payload.backfill and now is None
         allowance = Allowance.of(payload.token, config) if bounded else None
         # One for all of it: each step with a deadline of its own could take as long again.

@@ -11,7 +11,16 @@ from urllib.parse import unquote
 
 from ringstats_ts import sources
 from ringstats_ts.config import Config
-from ringstats_ts.errors import BadParameter, NotFound, PartlyRefused, PayloadError, Refusal, RingstatsError
+from ringstats_ts.decode import GZIP_MAGIC, inflate
+from ringstats_ts.errors import (
+    BadParameter,
+    KilledWorker,
+    NotFound,
+    PartlyRefused,
+    PayloadError,
+    Refusal,
+    RingstatsError,
+)
 from ringstats_ts.identity import own_host
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Log, Payload, Receipt
@@ -31,10 +40,38 @@ def reject(payload: Payload, error: PayloadError, database: Database, config: Co
 
     Where it is not, the log tells: the database is away, or there are too many rejects.
     """
-    body = _keepable(payload.body) if len(payload.body) <= KEPT_BYTES else None
+    # What killed a worker may do so again while it is cleaned.
+    may_be_kept = len(payload.body) <= KEPT_BYTES and not isinstance(error, KilledWorker)
+    body = _keepable(payload.body) if may_be_kept else None
+    return _kept(payload, error, body, len(payload.body), database, config)
+
+
+def keep_killer(payload: Payload, size: int, body: bytes | None, database: Database, config: Config) -> bool:
+    """Keep what killed the worker that read it, with as much of its `body` as may be kept; whether it is."""
+    return _kept(payload, KilledWorker(), body, size, database, config)
+
+
+def keepable_body(sent: bytes) -> bytes | None:
+    """What may be kept of a body as it was sent, which may be compressed. It may take any time.
+
+    Raises
+    ------
+    PayloadError
+    """
+    return _keepable(inflate([sent], KEPT_BYTES) if sent.startswith(GZIP_MAGIC) else sent)
+
+
+def _kept(
+    payload: Payload,
+    error: PayloadError,
+    body: bytes | None,
+    size: int,
+    database: Database,
+    config: Config,
+) -> bool:
     payload = replace(payload, host=payload.host or own_host(payload.token))
     try:
-        kept = add_reject(database, payload, reason=_reason(error), body=body, config=config)
+        kept = add_reject(database, payload, reason=_reason(error), body=body, size=size, config=config)
     except RingstatsError as failure:
         logger.warning("A refused payload could not be kept: %s", failure.message)
         return False
@@ -114,6 +151,8 @@ def why_not_kept(refused: Reject) -> str | None:
         return None
     if refused.size_bytes > KEPT_BYTES:
         return f"it is {refused.size_bytes:,} bytes, and at most {KEPT_BYTES:,} are kept"
+    if refused.reason == KilledWorker.code:
+        return "it killed the worker that read it, and could not be cleaned of secrets in time"
     return "it is neither JSON nor a log that could be read, so that secrets in it could not be blanked"
 
 

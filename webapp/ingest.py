@@ -13,7 +13,7 @@ import orjson
 from flask import Blueprint, Response, g, request
 
 from ringstats_ts import sources
-from ringstats_ts.errors import MalformedPayload, PartlyRefused, PayloadError, RingstatsError
+from ringstats_ts.errors import KilledWorker, MalformedPayload, PartlyRefused, PayloadError, RingstatsError
 from ringstats_ts.identity import is_loopback
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload, Receipt, Token
@@ -21,6 +21,7 @@ from ringstats_ts.rejects import reject, reject_each
 from webapp.auth import require
 from webapp.body import Body
 from webapp.errors import problem
+from webapp.notes import Note, digest_of
 from webapp.parameters import parameters
 from webapp.service import service
 
@@ -79,6 +80,11 @@ def _admitted(name: str) -> Token | None:
 
 def _stored(source: str | None, token: Token | None) -> list[Receipt]:
     """Read the document, and store it; what is refused for good is kept with its reason."""
+    with service().notes.note() as note:
+        return _noted(source, token, note)
+
+
+def _noted(source: str | None, token: Token | None, note: Note) -> list[Receipt]:
     here = service()
     body = Body(request, here.config)
     payload = Payload(
@@ -91,10 +97,12 @@ def _stored(source: str | None, token: Token | None) -> list[Receipt]:
     )
     try:
         body.receive()
+        _note(note, payload, body.raw)
         with here.admission.turn():
+            note.reads()
             payload = replace(payload, body=body.document())
             payload = replace(payload, **asdict(parameters(request)))
-            return ingest(payload, here.database(), here.config)
+            return ingest(payload, here.database(), here.config, parsed=note.waits)
     except PartlyRefused as error:
         reject_each(payload, error.refusals, here.database(), here.config)
         raise
@@ -105,6 +113,20 @@ def _stored(source: str | None, token: Token | None) -> list[Receipt]:
         payload = replace(payload, body=payload.body or bytes(body.raw))
         reject(payload, refused, here.database(), here.config)
         raise refused from None
+
+
+def _note(note: Note, payload: Payload, raw: bytearray) -> None:
+    """Note the body before anything is done with it.
+
+    Raises
+    ------
+    KilledWorker
+        it killed a worker lately.
+    """
+    digest = digest_of(raw)
+    if service().notes.refused(digest):
+        raise KilledWorker
+    note.begin(digest, payload, raw)
 
 
 def _origin(sender: str) -> str:

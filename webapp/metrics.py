@@ -15,7 +15,7 @@ from functools import cache
 from flask import Flask, Response, g, request
 
 from ringstats_ts import __version__, sources
-from ringstats_ts.errors import RingstatsError, StorageError
+from ringstats_ts.errors import KilledWorker, RingstatsError, StorageError
 from webapp import multiprocess
 
 OUTCOMES = ("stored", "duplicate", "rejected", "failed")
@@ -137,6 +137,12 @@ def count_upkeep(error: RingstatsError | None = None) -> None:
     ours.upkeep.labels("failed" if error else "done").inc()
     if isinstance(error, StorageError):
         ours.database_errors.labels(error.code).inc()
+
+
+def count_killed(source: str | None, outcome: str, size: int) -> None:
+    """Count a document that a killed worker was at: rejected, or failed where it was there by chance."""
+    metrics().documents.labels(_known_source(source), outcome, KilledWorker.code).inc()
+    metrics().received.inc(size)
 
 
 def _begin() -> None:

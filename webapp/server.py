@@ -11,21 +11,25 @@ from gunicorn.http import wsgi
 from ringstats_ts.config import Config
 from ringstats_ts.errors import ConfigError
 from ringstats_ts.identity import check_open
-from webapp import log, multiprocess
+from webapp import log, multiprocess, notes
+from webapp.killed import Judge, start_recording
 from webapp.upkeep import Upkeep, end_with_owner
 
 CONFIG_FILE = Path(__file__).with_name("gunicorn.conf.py")
 """For `gunicorn --config`."""
 
 _upkeeps: list[Upkeep] = []
+_judge = Judge()
 
 
-def on_starting(_arbiter: Any) -> None:
+def on_starting(arbiter: Any) -> None:
     """Prepare what the workers share.
 
     The Server header is left out: it tells strangers the version and nobody else anything.
     """
     multiprocess.begin()
+    notes.begin()
+    _judge.watch(arbiter)
     default_headers = wsgi.Response.default_headers
 
     def without_server(response: Any) -> list[str]:
@@ -49,6 +53,7 @@ def post_worker_init(_worker: Any) -> None:
     log.start()
     end_with_owner()
     config = Config.from_env()
+    start_recording(config)
     if config.upkeep and config.database_uri is not None:
         upkeep = Upkeep(config)
         upkeep.start()
@@ -63,9 +68,18 @@ def worker_exit(_arbiter: Any, _worker: Any) -> None:
 
 
 def child_exit(arbiter: Any, worker: Any) -> None:
-    """In the master: keep what a worker that has ended counted, unless all end, and nobody will ask."""
-    if arbiter.LISTENERS:
+    """In the master: keep what a worker that has ended counted, unless all end, and nobody will ask.
+
+    An error here would end the master.
+    """
+    if not arbiter.LISTENERS:
+        return
+    try:
         multiprocess.forget(worker.pid)
+        for one in _judge.bury(worker.pid):
+            arbiter.log.error("Worker (pid:%s) died of a body, which is refused: %s", worker.pid, one.digest)
+    except (OSError, ValueError) as error:
+        arbiter.log.error("What worker (pid:%s) left cannot be kept: %s", worker.pid, type(error).__name__)
 
 
 def on_exit(_arbiter: Any) -> None:

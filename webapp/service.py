@@ -16,6 +16,7 @@ from ringstats_ts.references import references
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.overview import DayTraffic, Overview
 from webapp.admission import Admission
+from webapp.notes import Notes
 
 READY_SECONDS = 2.0
 OVERVIEW_SECONDS = 10.0
@@ -86,6 +87,7 @@ class Service:
         self._threads = threading.local()
         self.readiness: Cached[None] = Cached(READY_SECONDS)
         self.admission = Admission(config)
+        self.notes = Notes()
         self.overview: Cached[Overview] = Cached(OVERVIEW_SECONDS)
         self.traffic: Cached[DayTraffic] = Cached(TRAFFIC_SECONDS)
 

@@ -48,12 +48,18 @@ class Reject:
 
 
 def add_reject(
-    database: Database, payload: Payload, *, reason: dict[str, Any], body: bytes | None, config: Config
+    database: Database,
+    payload: Payload,
+    *,
+    reason: dict[str, Any],
+    body: bytes | None,
+    size: int,
+    config: Config,
 ) -> bool:
     """Keep a refused payload with `body` as it may be kept; False where there is no room."""
     kept = {
         "key": payload.key,
-        "size_bytes": len(payload.body),
+        "size_bytes": size,
         "payload": body,
         "kept_bytes": len(body or b""),
     }

@@ -6,6 +6,7 @@ its process id to `paused` in TEST_HOOK_DIRECTORY and waits there until it is ki
 
 import contextlib
 import os
+import re
 import time
 import zlib
 from pathlib import Path
@@ -50,13 +51,22 @@ def create_app():
 def _hook_ingest():
     ingest = webapp.ingest.ingest
 
-    def hooked(*args, **kwargs):
+    def hooked(payload, *args, **kwargs):
         pause("before-insert")
-        receipts = ingest(*args, **kwargs)
+        _hang(payload.body)
+        receipts = ingest(payload, *args, **kwargs)
         pause("after-commit")
         return receipts
 
     webapp.ingest.ingest = hooked
+
+
+def _hang(body):
+    """A pattern that takes ages on this body, and lets no other thread run."""
+    if POINT == "hang" and b"by chance" in body:
+        time.sleep(1)
+    if POINT == "hang" and b"hangs" in body:
+        re.match(r"(a+)+$", "a" * 64 + "b")
 
 
 def _hook_transaction():

@@ -182,7 +182,7 @@ REFUSED = {
     "an empty target": (post(length(SIZE), target=b""), [400]),
     "no slash": (post(length(SIZE), target=b"v1/ingest/tailscale"), [400]),
     "an asterisk": (post(length(SIZE), target=b"*", method=b"OPTIONS"), [404]),
-    "CONNECT": (post(length(SIZE), target=b"x:443", method=b"CONNECT"), [404]),
+    "CONNECT": (post(length(SIZE), target=b"x:443", method=b"CONNECT"), [421]),
     "PUT": (post(length(SIZE), method=b"PUT"), [405]),
     "PATCH": (post(length(SIZE), method=b"PATCH"), [405]),
     "DELETE": (post(length(SIZE), method=b"DELETE"), [405]),
