@@ -31,6 +31,7 @@ from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload
 from ringstats_ts.sources import by_name
 from ringstats_ts.storage.database import Database
+from tests.steps import check_durable, recorded
 
 TAILSCALE = by_name("tailscale")
 DOCS = Path(__file__).parent.parent / "docs" / "export.md"
@@ -435,6 +436,25 @@ class TestFiles:
         files = export(TAILSCALE, database, tmp_path, layout=layout).files
         assert not list(tmp_path.rglob(f"{TEMPORARY}*"))
         assert sorted(files) == sorted(tmp_path.rglob("*.parquet"))
+
+    @pytest.mark.parametrize("layout", ["rows", "wide"])
+    def test_a_file_is_on_the_disk_before_it_has_its_name(
+        self,
+        database: Database,
+        send: Send,
+        make_status: MakeStatus,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        layout: Any,
+    ) -> None:
+        send(make_status(), NOON)
+        with recorded(monkeypatch) as steps:
+            files = export(TAILSCALE, database, tmp_path / "new" / "folder", layout=layout).files
+        assert files
+        for path in files:
+            check_durable(steps, path)
+        for folder in {path.parent for path in files} | {tmp_path / "new" / "folder", tmp_path / "new"}:
+            assert ("fsync", folder.parent, None) in steps
 
     def test_exporting_again_replaces_the_day(
         self, database: Database, send: Send, make_status: MakeStatus, tmp_path: Path

@@ -178,6 +178,23 @@ def test_a_post_of_more_than_is_stored_in_time_is_refused(database, config):
     assert take(database, small, LOG, backfill=True).rows == 60
 
 
+def test_a_post_of_one_line_with_more_than_is_stored_in_time_is_refused(database, config):
+    streams = [{"stream_id": f"FDSN:XX_S{n}__B_H_Z/MSEED", "bytes": 1, "packets": 1} for n in range(49)]
+    entry = {
+        "log_time": f"{NOW - timedelta(hours=1):%FT%TZ}",
+        "log_start_time": f"{NOW - timedelta(hours=2):%FT%TZ}",
+        "client": {"ip": "203.0.113.9"},
+        "transfer_direction": "TX",
+        "streams": streams,
+        "transfer_bytes": 49,
+    }
+    small = replace(config, max_values=250)
+    with pytest.raises(PayloadTooLarge, match="more than 50 entries"):
+        take(database, small, json.dumps(entry).encode())
+    entry |= {"streams": streams[1:], "transfer_bytes": 48}
+    assert take(database, small, json.dumps(entry).encode()).rows == 49
+
+
 def test_each_log_is_judged_by_the_retention_of_its_own_tables(database, config):
     log = b"".join(BLOCK.replace(b"{0}", b"2026-11-21T00:00:0%dZ" % number) for number in range(2))
     database.run("SELECT add_retention_policy('ringserver_access', INTERVAL '1 hour')")

@@ -24,6 +24,7 @@ from ringstats_ts.references import fingerprint, references
 from ringstats_ts.references.keys import client_keys, read_keys
 from ringstats_ts.references.networks import read_networks
 from ringstats_ts.references.places import geohash, read_places
+from tests.steps import check_durable, recorded
 from tests.threads import at_once
 
 KEY = "0123456789abcdef"
@@ -409,6 +410,13 @@ def test_keys_are_made_once_for_its_owner_alone(tmp_path):
     assert stat.S_IMODE(config.data_dir.stat().st_mode) == 0o700
     assert names(config.data_dir) == ["client-key"]
     assert client_keys(config) == keys
+
+
+def test_a_key_is_on_the_disk_before_it_is_used(tmp_path, monkeypatch):
+    config = settings(tmp_path)
+    with recorded(monkeypatch) as steps:
+        client_keys(config)
+    check_durable(steps, config.data_dir / "client-key")
 
 
 def test_a_key_that_is_there_is_left_as_it_is(tmp_path):

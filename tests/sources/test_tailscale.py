@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringstats_ts.errors import UnknownSource
+from ringstats_ts.errors import UnknownSource, UnstorablePayload
 from ringstats_ts.model import Attributes, Batch, Context, Log
 from ringstats_ts.sources import SOURCES, by_name, check, detect
 from ringstats_ts.sources.secrets import redact
@@ -211,6 +211,21 @@ def test_sources_are_found_by_name() -> None:
     assert [by_name(source.name) for source in SOURCES] == list(SOURCES)
     with pytest.raises(UnknownSource, match="There is no source named 'carrier-pigeon'"):
         by_name("carrier-pigeon")
+
+
+def test_no_peer_takes_the_name_of_the_reporter() -> None:
+    status = document("version-1.94-macos")
+    (key, peer), (other_key, other), *_ = status["Peer"].items()
+    own = status["Self"]["ID"]
+    for name in (key, other_key):
+        status["Peer"][name] = peer | {"ID": "same"}
+    # Known by its key, which is the ID of another node.
+    status["Peer"][own] = status["Peer"].pop(key)
+    with pytest.raises(UnstorablePayload, match=f"has the name of another node, '{own}'"):
+        parse(status)
+    status["Peer"][key] = status["Peer"].pop(own)
+    status["Peer"][other_key] = other | {"ID": own}
+    assert "Several nodes have the same ID; these are known by their key." in parse(status).warnings
 
 
 @pytest.mark.parametrize("place", ["AuthURL", "Health", "Self", "peer", "key", "new"])

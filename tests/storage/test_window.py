@@ -8,7 +8,9 @@ import pytest
 
 from ringstats_ts.errors import BadParameter, PayloadError, PayloadTooLarge, TimestampOutOfRange
 from ringstats_ts.ingest import ingest
-from ringstats_ts.model import Payload
+from ringstats_ts.model import Context, Payload
+from ringstats_ts.sources.tailscale import TAILSCALE
+from ringstats_ts.storage.window import check_span
 from ringstats_ts.times import parse_time
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -124,6 +126,23 @@ def test_a_post_is_of_a_month_of_days_at_most(database, config, make_status, unt
         take(database, config, *of_days)
     assert untouched()
     assert len(take(database, config, *of_days[:31])) == 31
+
+
+@pytest.mark.parametrize(
+    ("times", "days"),
+    [
+        (["2026-03-01T00:30:00+14:00", "2026-02-28T00:00:00Z", "2026-02-28T13:30:00-10:00"], 1),
+        (["2026-03-01T08:00:00+09:00", "2026-03-01T10:00:00+09:00"], 2),
+        (["2026-03-01T15:59:00-08:00", "2026-03-01T16:00:00-08:00"], 2),
+    ],
+)
+def test_days_are_counted_in_utc(make_status, times, days):
+    batches = [
+        TAILSCALE.parse(make_status(), Context(NOW, time=datetime.fromisoformat(time))) for time in times
+    ]
+    check_span(batches, max_days=days)
+    with pytest.raises(TimestampOutOfRange, match=f"of {days} day"):
+        check_span(batches, max_days=days - 1)
 
 
 @pytest.mark.parametrize(("days", "backfill"), [(1000, False), (1000, True), (100_000, True)])
