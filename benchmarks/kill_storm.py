@@ -27,9 +27,9 @@ import orjson
 sys.path.append(str(Path(__file__).parent.parent))
 
 from tests.faults.load import Load, verify
-from tests.faults.server import Server
 from tests.faults.targets import Embedded, Native, Target
 from tests.postgres import PostgresCluster, directories, why_not
+from tests.service import Server
 
 WORKER_SHARE = 2
 RECOVERY_SECONDS = 60

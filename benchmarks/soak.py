@@ -27,7 +27,7 @@ from http_ingest import own_database
 sys.path.append(str(Path(__file__).parent.parent))
 
 from tests.faults.load import Client
-from tests.faults.server import Server, memory
+from tests.service import Server, memory
 
 PEAK_SECONDS = 15
 WARM_UP_RATIO = 0.1

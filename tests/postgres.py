@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,8 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extensions
+
+from tests.service import free_port
 
 DEFAULTS = {
     "fsync": "on",
@@ -82,7 +83,7 @@ class PostgresCluster:
         self.directory = directory
         self.conf = dict(conf or {})
         self.initdb = list(initdb)
-        self.port = _free_port()
+        self.port = free_port()
         self.uri = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -219,8 +220,3 @@ def directories() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -1,20 +1,16 @@
 """`tsstats` as a process, on a data directory of its own."""
 
-import http.client
 import json
-import os
-import signal
-import socket
+import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-SERVER = os.environ.get("TSSTATS_TEST_DATABASE_URI")
-START_SECONDS = 90
+from tests.conftest import SERVER
+from tests.service import Up, own_environment
 
 
 @dataclass
@@ -38,9 +34,8 @@ class Tsstats:
 
     @property
     def environment(self):
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("TSSTATS_", "DATABASE_UR"))}
         uri = {} if self.uri is None else {"DATABASE_URI": self.uri}
-        return kept | {"TSSTATS_DATA": str(self.data_dir)} | uri
+        return own_environment(TSSTATS_DATA=str(self.data_dir), **uri)
 
     def command(self, *words):
         return [sys.executable, "-m", "ringstats_ts.cli", *map(str, words)]
@@ -57,79 +52,16 @@ class Tsstats:
         return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def up(self, *words, **environment):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        log_path = self.data_dir.parent / f"up-{port}.log"
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                self.command("up", "--listen", f"127.0.0.1:{port}", *words),
-                env=self.environment | environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        return Service(self, process, port, log_path)
-
-
-@dataclass
-class Service:
-    """A running `tsstats up`."""
-
-    tsstats: Tsstats
-    process: subprocess.Popen
-    port: int
-    log_path: Path
-
-    def __enter__(self):
-        self.wait_ready()
-        return self
-
-    def __exit__(self, *exc):
-        self.stop()
-
-    @property
-    def log(self):
-        return self.log_path.read_text()
-
-    @property
-    def node_pid(self):
-        return json.loads((self.tsstats.data_dir / "instance.json").read_text())["node_pid"]
-
-    def request(self, method, path="/", body=None, timeout=30):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-    def post(self, document, path="/"):
-        status, body = self.request("POST", path, json.dumps(document))
-        return status, json.loads(body)
-
-    def wait_ready(self):
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log
-            try:
-                if self.request("GET", "/readyz")[0] == 200:
-                    return
-            except OSError:
-                pass
-            time.sleep(0.1)
-        raise AssertionError(f"not ready: {self.log}")
-
-    def stop(self, number=signal.SIGTERM):
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(60)
+        return Up(self.data_dir.parent, self.environment | environment, *words)
 
 
 @pytest.fixture(scope="module")
-def tsstats(tmp_path_factory, database_uri):
+def tsstats(tmp_path_factory, request):
     """`tsstats` on the database of the tests: an own embedded one, or the server's."""
-    return Tsstats(tmp_path_factory.mktemp("cli") / "data", database_uri if SERVER else None)
+    data_dir = tmp_path_factory.mktemp("cli") / "data"
+    if SERVER:
+        return Tsstats(data_dir, request.getfixturevalue("database_uri"))
+    return Tsstats(shutil.copytree(request.getfixturevalue("migrated_data_dir"), data_dir))
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +71,13 @@ def service(tsstats):
 
 
 @pytest.fixture
-def embedded_tsstats(tmp_path):
-    """`tsstats` on an embedded database of the test's own."""
+def new_tsstats(tmp_path):
+    """`tsstats` before its first start: without a database, without a data directory."""
     return Tsstats(tmp_path / "data")
+
+
+@pytest.fixture
+def embedded_tsstats(new_tsstats, migrated_data_dir):
+    """`tsstats` on an embedded database of the test's own."""
+    shutil.copytree(migrated_data_dir, new_tsstats.data_dir)
+    return new_tsstats

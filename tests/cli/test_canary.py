@@ -18,7 +18,7 @@ import pytest
 from ringstats_ts.canary import Canary
 from ringstats_ts.identity import new_token
 from ringstats_ts.storage.database import Database
-from tests.faults.server import Server, free_port
+from tests.service import Server, free_port
 
 
 @pytest.fixture(scope="module")

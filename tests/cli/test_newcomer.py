@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from psycopg2.extensions import make_dsn
 
-from tests.cli.conftest import SERVER, Tsstats
+from tests.cli.conftest import Tsstats
+from tests.conftest import SERVER
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -96,8 +97,8 @@ def test_says_what_it_refuses_and_goes_on(service, tsstats, tmp_path, make_statu
 
 def test_shows_a_document_as_it_was_sent(service, tsstats, make_status):
     document = make_status("shown", peers={"db": 5, "web": 6}, Health=["one", "two"])
-    assert service.post(document, f"/?time={ago(minutes=50)}")[0] == 200
-    assert service.post(make_status("shown", peers={}), f"/?time={ago(minutes=40)}")[0] == 200
+    assert service.post(document, f"/?time={ago(minutes=50)}").status == 200
+    assert service.post(make_status("shown", peers={}), f"/?time={ago(minutes=40)}").status == 200
     assert tsstats("show", "shown").json == make_status("shown", peers={})
     assert tsstats("show", "shown", "--time", ago(minutes=45)).json == document
     missing = tsstats("show", "nobody")
@@ -106,7 +107,7 @@ def test_shows_a_document_as_it_was_sent(service, tsstats, make_status):
 
 
 def test_queries_read_only_as_the_reader(service, tsstats, make_status):
-    assert service.post(make_status("queried", peers={"db": 7}), f"/?time={ago(minutes=50)}")[0] == 200
+    assert service.post(make_status("queried", peers={"db": 7}), f"/?time={ago(minutes=50)}").status == 200
     sql = (
         "SELECT h.name, p.rx_last FROM tailscale_peers_hourly AS p JOIN hosts AS h USING (host_id)"
         " WHERE h.name = 'queried'"
@@ -127,7 +128,7 @@ def test_queries_read_only_as_the_reader(service, tsstats, make_status):
 
 
 def test_the_doctor_finds_all_well_and_shows_drift(service, tsstats, make_status):
-    assert service.post(make_status("drifting", Novelty=1))[0] == 200
+    assert service.post(make_status("drifting", Novelty=1)).status == 200
     done = tsstats("doctor", "--json")
     assert done.code == 0, done.output
     findings = {finding["subject"]: finding for finding in done.json}
@@ -136,7 +137,7 @@ def test_the_doctor_finds_all_well_and_shows_drift(service, tsstats, make_status
 
 
 def test_the_doctor_counts_what_was_refused(service, tsstats):
-    assert service.post({})[0] == 422
+    assert service.post({}).status == 422
     findings = {finding["subject"]: finding for finding in tsstats("doctor", "--json").json}
     assert findings["rejects"]["ok"]
     assert "refused within the last day, the latest as unknown-source" in findings["rejects"]["detail"]

@@ -11,9 +11,9 @@ UNKNOWN = {"a": 1, "note": "tskey-auth-SECRET"}
 def refused(service, tsstats, make_status):
     """Three rejects: one that no release knows, one that is only early, one with a misspelt parameter."""
     assert tsstats("rejects", "drop", "--all", "--yes").code == 0
-    assert service.request("POST", "/v1/ingest/tailscale", json.dumps(UNKNOWN))[0] == 422
-    assert service.request("POST", "/?host=edge&time=2999-01-01", json.dumps(make_status()))[0] == 422
-    assert service.request("POST", "/?tiem=2026-01-01", json.dumps(make_status()))[0] == 400
+    assert service.request("POST", "/v1/ingest/tailscale", json.dumps(UNKNOWN)).status == 422
+    assert service.request("POST", "/?host=edge&time=2999-01-01", json.dumps(make_status())).status == 422
+    assert service.request("POST", "/?tiem=2026-01-01", json.dumps(make_status())).status == 400
     return [reject["id"] for reject in tsstats("rejects", "list", "--json").json]
 
 
@@ -46,7 +46,7 @@ def test_shows_the_payload_as_it_came_and_why_it_was_refused(tsstats, refused):
 
 def test_says_that_a_payload_was_too_large_to_be_kept(service, tsstats, refused):
     large = json.dumps({"a": ["x" * 1000] * 1100})
-    assert service.request("POST", "/v1/ingest/tailscale", large)[0] == 422
+    assert service.request("POST", "/v1/ingest/tailscale", large).status == 422
     assert f"{len(large):,} bytes, not kept" in tsstats("rejects", "list").output
     newest = tsstats("rejects", "list", "--json").json[-1]["id"]
     done = tsstats("rejects", "show", newest)

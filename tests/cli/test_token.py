@@ -8,7 +8,7 @@ import psycopg2
 import pytest
 
 from ringstats_ts.identity import read_token
-from tests.cli.conftest import SERVER
+from tests.conftest import SERVER
 
 
 @pytest.fixture(autouse=True)
@@ -158,23 +158,21 @@ def test_lists_for_people(tsstats, create):
     assert re.fullmatch(r"\(\d+ tokens?\)", lines[-1])
 
 
-def test_works_where_no_service_runs(embedded_tsstats):
+def test_works_where_no_service_runs(new_tsstats):
     if SERVER:
         pytest.skip("an embedded database is started for this")
 
-    assert json.loads(embedded_tsstats("token", "list", "--json").output) == []
-    text = embedded_tsstats("token", "create", "web-1").output.strip()
-    assert [r["key_id"] for r in embedded_tsstats("token", "list", "--json").json] == [
-        read_token(text).key_id
-    ]
+    assert json.loads(new_tsstats("token", "list", "--json").output) == []
+    text = new_tsstats("token", "create", "web-1").output.strip()
+    assert [r["key_id"] for r in new_tsstats("token", "list", "--json").json] == [read_token(text).key_id]
 
 
 @pytest.mark.parametrize("verb", ["serve", "up"])
-def test_does_not_open_the_service_to_everybody_by_oversight(embedded_tsstats, database_uri, verb):
-    done = embedded_tsstats(verb, "--listen", "0.0.0.0:1", "--database", database_uri, TSSTATS_AUTH="")
+def test_does_not_open_the_service_to_everybody_by_oversight(new_tsstats, database_uri, verb):
+    done = new_tsstats(verb, "--listen", "0.0.0.0:1", "--database", database_uri, TSSTATS_AUTH="")
     assert done.code == 1
 
-    done = embedded_tsstats(verb, "--listen", "0.0.0.0:18999", "--database", database_uri)
+    done = new_tsstats(verb, "--listen", "0.0.0.0:18999", "--database", database_uri)
 
     assert done.code == 1
     assert "TSSTATS_AUTH=on and make tokens with `tsstats token create`" in done.errors
@@ -183,13 +181,13 @@ def test_does_not_open_the_service_to_everybody_by_oversight(embedded_tsstats, d
     assert "Starting gunicorn" not in done.errors
 
 
-def test_up_with_tokens_says_how_to_make_the_first(embedded_tsstats, new_database):
+def test_up_with_tokens_says_how_to_make_the_first(new_tsstats, new_database):
     with new_database("first_token") as uri:
-        embedded_tsstats.uri = uri
-        embedded_tsstats.data_dir.mkdir(parents=True)
-        with embedded_tsstats.up(TSSTATS_AUTH="on", TSSTATS_WORKERS="1") as running:
+        new_tsstats.uri = uri
+        new_tsstats.data_dir.mkdir(parents=True)
+        with new_tsstats.up(TSSTATS_AUTH="on", TSSTATS_WORKERS="1") as running:
             assert "`tsstats token create HOST` makes one" in running.log
-            assert running.request("POST", "/", b"{}")[0] == 401
+            assert running.post(b"{}").status == 401
         with psycopg2.connect(uri) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM rejects")
             assert cursor.fetchone() == (0,)

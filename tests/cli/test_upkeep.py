@@ -11,7 +11,7 @@ def test_makes_chunks_ahead_and_catches_up_on_a_long_stop(embedded_tsstats, make
         # Before any document: upkeep made them.
         assert _soon(lambda: len(_chunks(database)) >= 10)
         before = _chunks(database)
-        assert service.post(make_status())[0] == 200
+        assert service.post(make_status()).status == 200
         assert _chunks(database) == before
     with embedded.open_database(embedded_tsstats.data_dir) as uri, Database(uri) as database:
         _stop_long_ago(database)

@@ -15,7 +15,6 @@ import pytest
 
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload
-from ringstats_ts.storage import policies, schema
 from ringstats_ts.storage.database import Database
 from tests.conftest import SERVER
 from tests.faults import timescale
@@ -27,10 +26,7 @@ def database_uri(request):
     if SERVER is None:
         yield timescale.prepare(request.getfixturevalue("new_postgres")().__enter__())
         return
-    with request.getfixturevalue("new_database")("side_by_side") as uri:
-        with Database(uri) as database:
-            schema.migrate(database, uri)
-            policies.apply(database, {})
+    with request.getfixturevalue("new_database")("side_by_side", migrated=True) as uri:
         yield uri
 
 

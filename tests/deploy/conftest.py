@@ -1,19 +1,18 @@
 """gunicorn and nginx as they are deployed, on loopback ports of the test's own."""
 
-import http.client
 import json
 import os
 import shutil
 import socket
 import subprocess
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import status_document
-from tests.faults.server import Server, free_port
+from tests.service import Server, free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
@@ -99,28 +98,6 @@ def start_nginx(tmp_path_factory):
 def nginx(start_nginx, service):
     with start_nginx(service.port) as running:
         yield running
-
-
-class Answer:
-    """Status, headers in lower case and body."""
-
-    def __init__(self, response):
-        self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.getheaders()}
-        self.content = response.read()
-
-    @property
-    def json(self):
-        return json.loads(self.content)
-
-
-def ask(port, method="GET", path="/", body=None, headers=None, *, source="127.0.0.1", timeout=20):
-    """One request on a connection of its own, from a loopback address."""
-    with closing(
-        http.client.HTTPConnection("127.0.0.1", port, timeout=timeout, source_address=(source, 0))
-    ) as connection:
-        connection.request(method, path, body, headers or {})
-        return Answer(connection.getresponse())
 
 
 def document(host="web-1", serial=1000):

@@ -1,93 +1,44 @@
 """Restarts under load, with a listening socket that outlives the service: what systemd does."""
 
 import os
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 
 from tests.faults.load import Load, verify
-from tests.faults.server import free_port
+from tests.service import Service, handed_over, own_environment
 
-RESTARTS = int(os.environ.get("TSSTATS_TEST_RESTARTS", "6"))
-"""20 in the long run; each takes about three seconds."""
-
-# systemd puts the socket at 3 and names the process that is to take it.
-HAND_OVER = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
-os.execv(sys.executable, [sys.executable, "-m", "ringstats_ts.cli", "serve", *sys.argv[2:]])
-"""
+RESTARTS = int(os.environ.get("TSSTATS_TEST_RESTARTS", "20"))
+"""Each takes about three seconds."""
 
 
-class Unit:
+class Unit(Service):
     """`tsstats serve` as a unit of systemd, which holds the socket where there is one."""
 
-    def __init__(self, uri, directory, listener=None, port=None):
-        self.uri, self.listener, self.port = uri, listener, port
-        self.log_path = directory / "log"
-        self.process = None
+    def __init__(self, uri, directory, listener=None):
+        super().__init__(directory, listener and listener.getsockname()[1])
+        self.uri, self.listener = uri, listener
 
     def start(self):
-        kept = {
-            k: v for k, v in os.environ.items() if not k.startswith(("TSSTATS_", "DATABASE_UR", "LISTEN"))
-        }
-        environment = kept | {"DATABASE_URI": self.uri, "TSSTATS_UPKEEP": "off"}
+        command = [sys.executable, "-m", "ringstats_ts.cli", "serve"]
         if self.listener is None:
-            command = [
-                sys.executable,
-                "-m",
-                "ringstats_ts.cli",
-                "serve",
-                "--listen",
-                f"127.0.0.1:{self.port}",
-            ]
+            command += ["--listen", f"127.0.0.1:{self.port}"]
+            options = {}
         else:
-            command = [sys.executable, "-c", HAND_OVER, str(self.listener.fileno())]
-        with self.log_path.open("ab") as log:
-            log.write(b"-- start --\n")
-            log.flush()
-            self.process = subprocess.Popen(
-                command,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                pass_fds=() if self.listener is None else (self.listener.fileno(),),
-            )
+            command, options = handed_over(self.listener, command)
+        with self.log_path.open("a") as log:
+            log.write("-- start --\n")
+        self.launch(command, own_environment(DATABASE_URI=self.uri, TSSTATS_UPKEEP="off"), **options)
 
-    def wait(self):
+    def wait_ready(self):
         """Until gunicorn says that it is ready, as systemd waits for it (Type=notify)."""
-        deadline = time.monotonic() + 30
-        while "Using worker: " not in self.log_path.read_text().rpartition("-- start --")[2]:
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.02)
+        self.wait_until(lambda: "Using worker: " in self.log.rpartition("-- start --")[2])
 
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(30) == 0, self.log
-
-    @property
-    def log(self):
-        return self.log_path.read_text()[-3000:]
-
-
-@contextmanager
-def running(unit):
-    unit.start()
-    try:
-        unit.wait()
-        yield
-    finally:
-        if unit.process.poll() is None:
-            unit.process.send_signal(signal.SIGTERM)
-            unit.process.wait(30)
+    def end(self):
+        assert self.stop() == 0, self.log
 
 
 @pytest.fixture
@@ -135,13 +86,14 @@ class OneByOne(threading.Thread):
 
 def restart_under_load(unit, port, times):
     """Restart it so often; what the clients saw."""
-    with running(unit), Load(port, hosts=3) as load, OneByOne(port) as probes:
+    unit.start()
+    with unit, Load(port, hosts=3) as load, OneByOne(port) as probes:
         time.sleep(0.5)
         for _ in range(times):
             before = load.acknowledged
-            unit.stop()
+            unit.end()
             unit.start()
-            unit.wait()
+            unit.wait_ready()
             deadline = time.monotonic() + 30
             while load.acknowledged < before + 30:
                 assert time.monotonic() < deadline, unit.log
@@ -150,22 +102,24 @@ def restart_under_load(unit, port, times):
     return load, probes
 
 
-def test_restarts_behind_an_inherited_socket_fail_nobody(clean, tmp_path, listener):
+@pytest.mark.parametrize("restarts", [1, pytest.param(RESTARTS, marks=pytest.mark.faults)])
+def test_restarts_behind_an_inherited_socket_fail_nobody(restarts, clean, tmp_path, listener):
     port = listener.getsockname()[1]
     began = time.monotonic()
-    load, probes = restart_under_load(Unit(clean, tmp_path, listener), port, RESTARTS)
+    load, probes = restart_under_load(Unit(clean, tmp_path, listener), port, restarts)
     verdict = verify(clean, load)
     print(
-        f"{RESTARTS} restarts in {time.monotonic() - began:.0f} s: {verdict.counts}, "
+        f"{restarts} restarts in {time.monotonic() - began:.0f} s: {verdict.counts}, "
         f"{probes.answers} probes, slowest {probes.slowest:.1f} s"
     )
     assert set(load.answers) == {200}
     assert probes.failures == []
     verdict.check()
     assert verdict.unresolved == verdict.replayed == 0
-    assert verdict.acknowledged > 30 * RESTARTS
+    assert verdict.acknowledged > 30 * restarts
 
 
+@pytest.mark.faults
 def test_restarts_behind_nginx_fail_nobody(clean, tmp_path, listener, start_nginx):
     """nginx lets go of its kept connections before a stopping gunicorn does: no POST is lost in one."""
     with start_nginx(listener.getsockname()[1], {"rate=50r/s": "rate=5000r/s"}) as front:
@@ -175,9 +129,10 @@ def test_restarts_behind_nginx_fail_nobody(clean, tmp_path, listener, start_ngin
     verify(clean, load).check()
 
 
+@pytest.mark.faults
 def test_without_an_inherited_socket_clients_are_refused(clean, tmp_path):
-    port = free_port()
-    load, probes = restart_under_load(Unit(clean, tmp_path, port=port), port, 1)
+    unit = Unit(clean, tmp_path)
+    load, probes = restart_under_load(unit, unit.port, 1)
     assert probes.failures
     # Refused or not, nothing is lost.
     verify(clean, load).check()
@@ -185,7 +140,8 @@ def test_without_an_inherited_socket_clients_are_refused(clean, tmp_path):
 
 def test_listen_plays_no_part_where_a_socket_is_handed_over(clean, tmp_path, listener):
     unit = Unit(clean, tmp_path, listener)
-    with running(unit):
+    unit.start()
+    with unit:
         pass
     assert "handed over; --listen plays no part" in unit.log
 

@@ -29,19 +29,10 @@ def uri() -> Iterator[str]:
         shutil.rmtree(data_dir.parent)
 
 
-@pytest.fixture(scope="session")
-def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory as initdb leaves it, to be copied: initdb takes seconds."""
-    data_dir = tmp_path_factory.mktemp("fresh") / "data"
-    with EmbeddedDatabase(data_dir):
-        pass
-    return data_dir
-
-
 @pytest.fixture
-def data_dir(fresh_database: Path, tmp_path: Path) -> Path:
+def data_dir(empty_data_dir: Path, tmp_path: Path) -> Path:
     """A data directory of the test's own, with an empty database."""
-    return Path(shutil.copytree(fresh_database, tmp_path / "data"))
+    return Path(shutil.copytree(empty_data_dir, tmp_path / "data"))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import pytest
 from ringstats_ts.embedded import EmbeddedDatabase, supervisor
 
 ROWS_PER_TRANSACTION = 5
-KILLS = 20
+KILLS = [2, pytest.param(20, marks=pytest.mark.faults)]
 POWER_CUTS = 3
 IMAGE_MB = 600
 
@@ -155,14 +155,15 @@ def test_a_restart_keeps_data_and_community_features(data_dir):
         assert execute(uri, jobs) == [(1,)]
 
 
-def test_kills_lose_nothing_that_was_acknowledged(data_dir, monkeypatch):
+@pytest.mark.parametrize("kills", KILLS)
+def test_kills_lose_nothing_that_was_acknowledged(kills, data_dir, monkeypatch):
     monkeypatch.setattr(supervisor, "LONGEST_BACKOFF_SECONDS", 0.2)
     with EmbeddedDatabase(data_dir) as database:
         create_table(database.uri)
         writers, maintenance = Writers(database.uri), Maintenance(database.uri)
         writers.start()
         maintenance.start()
-        for kill in range(KILLS):
+        for kill in range(kills):
             time.sleep(random.uniform(0.1, 0.6))
             os.kill(database.node_pid, signal.SIGKILL)
             wait_until(lambda kill=kill: database.restarts == kill + 1)
@@ -172,7 +173,7 @@ def test_kills_lose_nothing_that_was_acknowledged(data_dir, monkeypatch):
         found = stored(database.uri)
         execute(database.uri, Maintenance.STATEMENTS[0])
         assert execute(database.uri, "SELECT sum(n)::int FROM by_second") == [(sum(found.values()),)]
-    assert len(writers.acknowledged) > KILLS
+    assert len(writers.acknowledged) > kills
     assert set(writers.acknowledged) <= set(found)
     assert set(found.values()) == {ROWS_PER_TRANSACTION}
 
@@ -300,8 +301,10 @@ def found_after_power_cut(directory: Path, copy: Path) -> dict[int, int]:
         return stored(database.uri)
 
 
-def power_cuts(tmp_path: Path, sync: bool) -> Iterator[tuple[set[int], dict[int, int] | Exception]]:
-    for cut in range(POWER_CUTS):
+def power_cuts(
+    tmp_path: Path, cuts: int, sync: bool
+) -> Iterator[tuple[set[int], dict[int, int] | Exception]]:
+    for cut in range(cuts):
         image, copy = tmp_path / f"{cut}.img", tmp_path / f"{cut}.copy"
         make_image(image)
         acknowledged = write_until_power_cut(tmp_path / f"{cut}", image, copy, sync)
@@ -314,14 +317,16 @@ def power_cuts(tmp_path: Path, sync: bool) -> Iterator[tuple[set[int], dict[int,
         yield acknowledged, found
 
 
-def test_power_cuts_lose_nothing_that_was_acknowledged(tmp_path):
-    for acknowledged, found in power_cuts(tmp_path, sync=True):
+@pytest.mark.parametrize("cuts", [1, pytest.param(POWER_CUTS, marks=pytest.mark.faults)])
+def test_power_cuts_lose_nothing_that_was_acknowledged(cuts, tmp_path):
+    for acknowledged, found in power_cuts(tmp_path, cuts, sync=True):
         assert isinstance(found, dict), found
         assert acknowledged <= set(found)
         assert set(found.values()) == {ROWS_PER_TRANSACTION}
 
 
+@pytest.mark.faults
 def test_without_syncing_a_power_cut_loses_acknowledged_data(tmp_path):
     """Takes the protection away: if nothing is lost here, the test above shows nothing."""
-    cuts = power_cuts(tmp_path, sync=False)
+    cuts = power_cuts(tmp_path, POWER_CUTS, sync=False)
     assert any(not isinstance(found, dict) or not acknowledged <= set(found) for acknowledged, found in cuts)

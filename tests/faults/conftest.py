@@ -1,13 +1,14 @@
 """Databases and services that may be broken: one of each kind, whole and empty when a test begins."""
 
 import json
+import shutil
 import uuid
 from contextlib import ExitStack
 
 import pytest
 
-from tests.faults.server import Server
 from tests.faults.targets import CONF, Embedded, Native
+from tests.service import Server
 
 TABLES = ("receipts", "tailscale_status", "tailscale_peers")
 
@@ -18,8 +19,8 @@ def session_native(new_postgres):
 
 
 @pytest.fixture(scope="session")
-def session_embedded(tmp_path_factory):
-    target = Embedded(tmp_path_factory.mktemp("embedded") / "data")
+def session_embedded(tmp_path_factory, migrated_data_dir):
+    target = Embedded(shutil.copytree(migrated_data_dir, tmp_path_factory.mktemp("embedded") / "data"))
     yield target
     target.stop()
 
@@ -37,7 +38,7 @@ def embedded_target(session_embedded):
     return session_embedded
 
 
-@pytest.fixture(params=["postgres", "embedded"])
+@pytest.fixture(params=[pytest.param("postgres", marks=pytest.mark.faults), "embedded"])
 def target(request):
     """Each of the databases in turn, without documents."""
     return request.getfixturevalue({"postgres": "native", "embedded": "embedded_target"}[request.param])

@@ -13,6 +13,7 @@ def proxy(target):
         yield proxy
 
 
+@pytest.mark.faults
 def test_the_service_finds_its_own_receipt(target, proxy, start_server, make_document, stored):
     body, key = make_document()
     server = start_server(proxy.uri)
@@ -30,6 +31,7 @@ def test_the_client_is_told_that_nobody_knows_and_its_retry_is_a_duplicate(
     assert stored(target) == ONCE
 
 
+@pytest.mark.faults
 def test_without_receipts_the_retry_is_stored_twice(target, proxy, start_server, make_document, stored):
     target.forget_receipts()
     assert _answers_around_a_lost_commit(proxy, start_server, make_document()) == ("outcome-unknown", False)

@@ -14,6 +14,8 @@ from ringstats_ts.config import Config
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.upkeep import run_upkeep
 
+pytestmark = pytest.mark.faults
+
 FILES = 10 * GROUP_FILES
 HOSTS = 4
 KILLS = 3

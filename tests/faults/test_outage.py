@@ -15,8 +15,8 @@ import psycopg2
 import pytest
 
 from tests.faults.proxy import Proxy
-from tests.faults.server import Probe
 from tests.faults.small import cluster_on, fill, small_disk
+from tests.service import Probe
 
 DEADLINE = 10
 """Seconds within which every POST is answered."""
@@ -112,6 +112,7 @@ def outage(start_server, make_document):
     return start
 
 
+@pytest.mark.faults
 def test_begins_without_a_database_and_is_ready_soon_after_it(native, start_server, make_document):
     body, key = make_document()
     native.cluster.stop()
@@ -123,6 +124,7 @@ def test_begins_without_a_database_and_is_ready_soon_after_it(native, start_serv
     assert server.deliver(body, headers=key, seconds=RECOVERY).json["duplicate"] is False
 
 
+@pytest.mark.faults
 def test_goes_on_after_the_database_was_killed(target, outage):
     after = outage(target.uri)
     pid = after.server.process.pid
@@ -133,6 +135,7 @@ def test_goes_on_after_the_database_was_killed(target, outage):
     assert (after.server.process.pid, after.server.workers()) == (pid, workers)
 
 
+@pytest.mark.faults
 def test_a_locked_table(native, outage):
     during = outage(native.uri)
     with _session(native) as cursor:
@@ -142,6 +145,7 @@ def test_a_locked_table(native, outage):
     during.over()
 
 
+@pytest.mark.faults
 def test_a_hung_backend(native, outage):
     """The shipped time limit. A retry on a new connection may be taken."""
     during = outage(native.uri, TSSTATS_DATABASE_TIMEOUT="8 seconds")
@@ -152,6 +156,7 @@ def test_a_hung_backend(native, outage):
     during.over()
 
 
+@pytest.mark.faults
 def test_a_hung_server(native, outage):
     during = outage(native.uri)
     with contextlib.ExitStack() as stack:
@@ -161,6 +166,7 @@ def test_a_hung_server(native, outage):
     during.over()
 
 
+@pytest.mark.faults
 def test_without_the_watchdog_a_hung_network_is_waited_for(target, start_server, make_document):
     """On a connection that is there already: opening one has a time limit of its own."""
     with Proxy(target.uri) as proxy:
@@ -174,7 +180,10 @@ def test_without_the_watchdog_a_hung_network_is_waited_for(target, start_server,
         proxy.fault = None
 
 
-@pytest.mark.parametrize("fault", ["blackhole", "reset", "trickle", "half_close"])
+OTHER_FAULTS = [pytest.param(fault, marks=pytest.mark.faults) for fault in ("reset", "trickle", "half_close")]
+
+
+@pytest.mark.parametrize("fault", ["blackhole", *OTHER_FAULTS])
 def test_a_broken_network(fault, target, outage):
     with Proxy(target.uri) as proxy:
         during = outage(proxy.uri)
@@ -184,6 +193,7 @@ def test_a_broken_network(fault, target, outage):
         during.over()
 
 
+@pytest.mark.faults
 def test_a_crowded_server(native, outage):
     during = outage(native.uri)
     with contextlib.ExitStack() as stack:
@@ -197,6 +207,7 @@ def test_a_crowded_server(native, outage):
     during.over()
 
 
+@pytest.mark.faults
 def test_a_read_only_server(native, outage):
     during = outage(native.uri)
     try:
@@ -208,6 +219,7 @@ def test_a_read_only_server(native, outage):
     during.over()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("what", ["data", "wal"])
 def test_a_full_disk(what, new_postgres, outage):
     """Documents are large, so that none fits into what is left of a page."""
@@ -221,6 +233,7 @@ def test_a_full_disk(what, new_postgres, outage):
         during.over()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(("hooks", "status"), [(None, 200), ("one-attempt", 503)])
 def test_a_deadlock_is_invisible_but_where_nothing_is_tried_again(
     hooks, status, native, start_server, make_document
@@ -242,6 +255,7 @@ def test_a_deadlock_is_invisible_but_where_nothing_is_tried_again(
     assert native.count("receipts") == (2 if status == 200 else 1)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("failures", [2, 100])
 def test_a_serialization_failure_is_tried_again_and_not_for_ever(
     failures, native, start_server, make_document

@@ -15,7 +15,9 @@ from http.client import HTTPException
 import pytest
 
 from tests.faults.load import Client
-from tests.faults.server import Probe, memory
+from tests.service import Probe, memory
+
+pytestmark = pytest.mark.faults
 
 SECONDS = float(os.environ.get("TSSTATS_TEST_OVERLOAD_SECONDS", "12"))
 PEAK_SECONDS = 6

@@ -13,6 +13,8 @@ import pytest
 
 from tests.postgres import why_not
 
+pytestmark = pytest.mark.faults
+
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "kill_storm.py"
 SECONDS = float(os.environ.get("TSSTATS_TEST_STORM_SECONDS", "25"))
 CONTROL_SECONDS = 15

@@ -16,7 +16,13 @@ WORKERS = 2
 RESPAWN_SECONDS = 2
 
 
-@pytest.mark.parametrize("point", ["before-insert", "after-insert", "after-commit", "after-response"])
+OTHER_POINTS = [
+    pytest.param(point, marks=pytest.mark.faults)
+    for point in ("before-insert", "after-insert", "after-response")
+]
+
+
+@pytest.mark.parametrize("point", ["after-commit", *OTHER_POINTS])
 def test_a_retry_after_a_kill_leaves_one_document(point, target, start_server, make_document, stored):
     body, key = make_document()
     server = start_server(target.uri, point)
@@ -34,6 +40,7 @@ def test_a_retry_after_a_kill_leaves_one_document(point, target, start_server, m
     assert stored(target) == ONCE
 
 
+@pytest.mark.faults
 def test_without_receipts_a_retry_after_a_kill_is_stored_twice(target, start_server, make_document, stored):
     body, key = make_document()
     target.forget_receipts()
@@ -55,6 +62,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("command", COMMANDS)
 def test_retries_by_curl_and_wget_leave_one_document(
     command, target, start_server, make_document, stored, tmp_path

@@ -3,8 +3,8 @@
 import pytest
 
 from ringstats_ts.storage.database import Database
-from tests.faults.server import Server
 from tests.hostile.intake import Intake
+from tests.service import Server
 
 WORKERS = 2
 

@@ -10,8 +10,8 @@ import pytest
 
 from ringstats_ts.config import Config
 from tests.conftest import status_document
-from tests.faults.server import Server
 from tests.hostile.intake import MIB, forget_peaks, peaks
+from tests.service import Server
 
 DOCUMENT = status_document("hostile", {"db": 1000})
 BODY = json.dumps(DOCUMENT).encode()

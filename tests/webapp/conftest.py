@@ -1,22 +1,15 @@
 """A real gunicorn on a loopback port in front of the fixture database."""
 
 import contextlib
-import http.client
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import psycopg2.extensions
 import pytest
 
-from webapp.server import CONFIG_FILE
+from tests.service import Server, free_port
 
 
 @pytest.fixture
@@ -41,109 +34,6 @@ def body(status):
     return json.dumps(status()).encode()
 
 
-@dataclass
-class Answer:
-    status: int
-    headers: dict
-    content: bytes
-
-    @property
-    def json(self):
-        return json.loads(self.content)
-
-    @property
-    def text(self):
-        return self.content.decode()
-
-
-@dataclass
-class Server:
-    process: subprocess.Popen
-    port: int
-    log_path: Path
-    headers: dict = field(default_factory=dict)
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.port}/"
-
-    def request(self, method, path="/", body=None, headers=None, chunked=False):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body, headers or {}, encode_chunked=chunked)
-            response = connection.getresponse()
-            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
-        finally:
-            connection.close()
-
-    def get(self, path="/", **headers):
-        return self.request("GET", path, headers=headers)
-
-    def post(self, body, path="/", headers=None):
-        return self.request("POST", path, body, headers)
-
-    def post_chunked(self, chunks, path="/", headers=None):
-        headers = {"Transfer-Encoding": "chunked"} | (headers or {})
-        return self.request("POST", path, iter(chunks), headers, chunked=True)
-
-    def raw(self):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
-
-    def log(self):
-        return self.log_path.read_text()
-
-    def log_lines(self, event="request"):
-        lines = (json.loads(line) for line in self.log().splitlines() if line.startswith("{"))
-        return [line for line in lines if line["event"] == event]
-
-    def workers(self):
-        pid = self.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
-
-
-def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def _start(directory, database_uri, **environment):
-    port = _free_port()
-    log_path = directory / f"gunicorn-{port}.log"
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("TSSTATS_", "DATABASE"))
-    }
-    settings = {
-        "DATABASE_URI": database_uri,
-        "TSSTATS_LISTEN": f"127.0.0.1:{port}",
-        "TSSTATS_WORKERS": "2",
-        "TSSTATS_THREADS": "4",
-        "TSSTATS_UPKEEP": "off",
-    }
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--config", str(CONFIG_FILE)],
-            cwd=directory,
-            env=kept | settings | environment,
-            stdout=log,
-            stderr=log,
-        )
-    server = Server(process, port, log_path)
-    for _ in range(100):
-        try:
-            if server.get("/healthz").status == 200:
-                return server
-        except OSError:
-            assert process.poll() is None, server.log()
-            time.sleep(0.1)
-    process.kill()
-    process.wait()
-    raise AssertionError(server.log())
-
-
 @pytest.fixture
 def clean(connection):
     """Empties every table but those whose ids a running service remembers; aggregates too."""
@@ -160,33 +50,29 @@ def clean(connection):
             cursor.execute(f"TRUNCATE {view}")
 
 
+THREADS = {"TSSTATS_THREADS": "4"}
+
+
 @pytest.fixture(scope="package")
 def server(tmp_path_factory, database_uri):
     """The service as shipped, but for its refresher of late windows."""
-    running = _start(tmp_path_factory.mktemp("web"), database_uri)
-    yield running
-    running.stop()
+    with Server(database_uri, tmp_path_factory.mktemp("web"), **THREADS) as running:
+        yield running
 
 
 @pytest.fixture
 def start_server(tmp_path, database_uri):
     """Starts a service with other settings, for one test."""
-    started = []
-
-    def start(uri=database_uri, **environment):
-        started.append(_start(tmp_path, uri, **environment))
-        return started[-1]
-
-    yield start
-    for running in started:
-        if running.process.poll() is None:
-            running.stop()
+    with contextlib.ExitStack() as stack:
+        yield lambda uri=database_uri, **settings: stack.enter_context(
+            Server(uri, tmp_path, **(THREADS | settings))
+        )
 
 
 @pytest.fixture
 def closed_uri():
     """A database address where nothing listens."""
-    return f"postgresql://tsstats:secret-password@127.0.0.1:{_free_port()}/tsstats"
+    return f"postgresql://tsstats:secret-password@127.0.0.1:{free_port()}/tsstats"
 
 
 class Relay:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -16,16 +15,9 @@ import pytest
 from ringstats_ts.identity import new_token, read_token
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.tokens import add_token, list_tokens, revoke_tokens
+from tests.service import START_SECONDS, Service, free_port, handed_over, own_environment
 from webapp.auth import FAILURES
 from webapp.server import CONFIG_FILE
-
-HAND_OVER = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-"""As systemd does: the first socket is descriptor 3, for the process named."""
 
 BROWSER = {"Accept": "text/html"}
 
@@ -158,7 +150,7 @@ class TestNeeded:
 
         assert wait_for_lines(guarded, 2)[-2]["token"] == read_token(token).key_id
         for text in (token, wrong):
-            assert text.split("_")[2] not in guarded.log()
+            assert text.split("_")[2] not in guarded.log
 
 
 class TestNotNeeded:
@@ -446,38 +438,25 @@ class TestStart:
         started = []
 
         def run(listener=None, *words, listen="127.0.0.1:8000", **environment):
-            kept = {
-                k: v for k, v in os.environ.items() if not k.startswith(("TSSTATS_", "DATABASE", "LISTEN_"))
-            }
-            kept |= {"DATABASE_URI": database_uri, "TSSTATS_LISTEN": listen, "TSSTATS_UPKEEP": "off"}
-            command = [sys.executable, "-m", "gunicorn", "--config", str(CONFIG_FILE), *words]
+            settings = {"DATABASE_URI": database_uri, "TSSTATS_LISTEN": listen, "TSSTATS_UPKEEP": "off"}
+            command = [sys.executable, "-m", "gunicorn", "--config", CONFIG_FILE, *words]
+            options = {}
             if listener is not None:
-                command = [sys.executable, "-c", HAND_OVER, str(listener.fileno()), *command]
-            handed = () if listener is None else (listener.fileno(),)
-            log = tmp_path / "log"
-            with log.open("wb") as out:
-                process = subprocess.Popen(
-                    command, env=kept | environment, stdout=out, stderr=out, pass_fds=handed, cwd=tmp_path
-                )
-            started.append(process)
-            for _ in range(100):
-                if process.poll() is not None or "Booting worker" in log.read_text():
-                    break
-                time.sleep(0.1)
-            return process.poll(), log.read_text()
+                command, options = handed_over(listener, command)
+            started.append(service := Service(tmp_path))
+            service.launch(command, own_environment(**settings | environment), cwd=tmp_path, **options)
+            until = time.monotonic() + START_SECONDS
+            while service.process.poll() is None and "Booting worker" not in service.log:
+                assert time.monotonic() < until, service.log
+                time.sleep(0.05)
+            return service.process.poll(), service.log
 
         yield run
-        for process in started:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(30)
-
-    def port(self):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            return listener.getsockname()[1]
+        for service in started:
+            service.stop()
 
     def test_is_refused_on_an_open_address(self, begin):
-        code, log = begin(listen=f"0.0.0.0:{self.port()}")
+        code, log = begin(listen=f"0.0.0.0:{free_port()}")
 
         assert code == 1
         assert "TSSTATS_AUTH=on" in log
@@ -486,11 +465,11 @@ class TestStart:
         assert "Booting worker" not in log
 
     def test_is_refused_where_the_command_line_names_one(self, begin):
-        assert begin(None, "--bind", f"0.0.0.0:{self.port()}")[0] == 1
+        assert begin(None, "--bind", f"0.0.0.0:{free_port()}")[0] == 1
 
     @pytest.mark.parametrize("auth", ["on", "off"])
     def test_goes_on_where_a_word_was_said(self, begin, auth):
-        assert begin(listen=f"0.0.0.0:{self.port()}", TSSTATS_AUTH=auth)[0] is None
+        assert begin(listen=f"0.0.0.0:{free_port()}", TSSTATS_AUTH=auth)[0] is None
 
     @pytest.mark.parametrize(("host", "code"), [("127.0.0.1", None), ("0.0.0.0", 1)])
     def test_looks_at_inherited_sockets(self, begin, host, code):
@@ -507,7 +486,7 @@ class TestStart:
         assert begin(None, "--bind", f"unix:{tmp_path}/own")[0] is None
 
     def test_is_refused_behind_a_proxy(self, begin):
-        code, log = begin(listen=f"127.0.0.1:{self.port()}", TSSTATS_PROXY_HOPS="1")
+        code, log = begin(listen=f"127.0.0.1:{free_port()}", TSSTATS_PROXY_HOPS="1")
 
         assert (code, "the proxy in front" in log) == (1, True)
 

@@ -217,6 +217,6 @@ def test_a_log_waits_for_the_key_that_cannot_be_made_yet(start_server, tmp_path,
     assert answer.json["type"].endswith("/problems/no-client-key")
     assert "set TSSTATS_CLIENT_KEY" in answer.json["detail"]
     assert str(data) not in answer.text
-    assert str(data) in server.log()
+    assert str(data) in server.log
     data.unlink()
     assert server.post(log, "/?host=web-1").json["rows"] == 1

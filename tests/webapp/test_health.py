@@ -24,8 +24,8 @@ def test_a_database_that_is_away_is_503_that_can_be_retried(start_server, closed
         assert answer.json["type"] == "/problems/storage-unavailable"
         assert answer.json["detail"].startswith("The database cannot be reached")
         assert "127.0.0.1" not in answer.text
-    assert "storage-unavailable" in server.log()
-    assert "secret-password" not in server.log()
+    assert "storage-unavailable" in server.log
+    assert "secret-password" not in server.log
 
 
 def test_a_refusal_is_answered_with_the_database_away(start_server, closed_uri):
