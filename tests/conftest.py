@@ -22,7 +22,7 @@ import pytest
 
 from ringstats_ts import embedded
 from ringstats_ts.config import Config
-from ringstats_ts.storage import policies, schema
+from ringstats_ts.storage import boundary, policies, schema
 from ringstats_ts.storage.database import Database
 from tests.postgres import PostgresCluster, directories, why_not
 
@@ -77,6 +77,7 @@ def _make_empty(data_dir: Path) -> None:
 def _migrate(uri: str) -> None:
     with Database(uri) as database:
         schema.migrate(database, uri)
+        boundary.close(database, uri)
         policies.apply(database, {})
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ringstats_ts.cli.options import configured, database_options, open_uri, prepare
-from ringstats_ts.storage import schema
+from ringstats_ts.cli.options import configured, database_options, open_uri, prepare, warn_of_open_reader
+from ringstats_ts.storage import boundary, schema
 from ringstats_ts.storage.database import Database
 
 
@@ -17,6 +17,12 @@ from ringstats_ts.storage.database import Database
 @click.option("--rollback", is_flag=True, help="Undo the last migration; its tables' data is gone.")
 @click.option("--all", "everything", is_flag=True, help="With --rollback: undo every migration.")
 @click.option("--yes", is_flag=True, help="Do not ask before a rollback.")
+@click.option(
+    "--harden", is_flag=True, help="Take from PUBLIC what is not reading, also where others use the database."
+)
+@click.option(
+    "--print", "only_print", is_flag=True, help="With --harden: print the statements, change nothing."
+)
 def migrate(
     database_uri: str | None,
     data_dir: Path | None,
@@ -24,18 +30,27 @@ def migrate(
     rollback: bool,
     everything: bool,
     yes: bool,
+    harden: bool,
+    only_print: bool,
 ) -> None:
     """Apply pending migrations, and the policies as configured.
 
+    In a database that nothing else uses, PUBLIC loses what is not reading, so that a login
+    in tsstats_reader can only read. In another one that happens with --harden. What only a
+    superuser may take away, `--harden --print` prints.
+
     \b
     tsstats migrate
+    tsstats migrate --harden --print | psql --username postgres tsstats
     tsstats migrate --status
     TSSTATS_RETENTION_TAILSCALE_PEERS="90 days" tsstats migrate
     """
     if everything and not rollback:
         raise click.UsageError("--all goes with --rollback.")
-    if show_status and rollback:
-        raise click.UsageError("--status and --rollback exclude each other.")
+    if show_status + rollback + harden > 1:
+        raise click.UsageError("--status, --rollback and --harden exclude each other.")
+    if only_print and not harden:
+        raise click.UsageError("--print goes with --harden.")
     config = configured(database_uri, data_dir)
     with open_uri(config, as_it_is=True) as uri, Database(uri) as database:
         if show_status:
@@ -45,14 +60,22 @@ def migrate(
                 click.confirm("This drops tables and the data in them. Go on?", abort=True)
             undone = schema.roll_back(database, uri, everything=everything)
             _tell([f"rolled back {name}" for name in undone] or ["Nothing to undo."])
+        elif only_print:
+            _print_boundary(database)
         else:
             up_to_date = "Nothing to do: the schema and the policies are up to date."
-            _tell(prepare(database, uri, config) or [up_to_date])
+            _tell(prepare(database, uri, config, harden=harden) or [up_to_date])
+            warn_of_open_reader(database)
 
 
 def _show(database: Database) -> None:
     for name, applied in schema.status(database):
         click.echo(f"{'applied' if applied else 'pending':8} {name}")
+
+
+def _print_boundary(database: Database) -> None:
+    for statement in boundary.statements(database, boundary.open_privileges(database)):
+        click.echo(f"{statement};")
 
 
 def _tell(lines: list[str]) -> None:

@@ -14,9 +14,10 @@ import click
 from ringstats_ts import embedded
 from ringstats_ts.config import Config, parse_listen
 from ringstats_ts.errors import PayloadError
-from ringstats_ts.storage import policies, schema
+from ringstats_ts.storage import boundary, policies, schema
 from ringstats_ts.storage.database import Database
 from ringstats_ts.times import parse_time
+from ringstats_ts.words import counted
 
 Command = TypeVar("Command", bound="Callable[..., Any] | click.Command")
 
@@ -144,18 +145,32 @@ def _bring_up_to_date(database: Database, uri: str, config: Config) -> None:
         prepare(database, uri, config)
     elif schema.pending(database):
         schema.migrate(database, uri)
+        boundary.close(database, uri)
 
 
 def prepare(
-    database: Database, uri: str, config: Config, stopped: Callable[[], bool] = lambda: False
+    database: Database,
+    uri: str,
+    config: Config,
+    stopped: Callable[[], bool] = lambda: False,
+    *,
+    harden: bool = False,
 ) -> list[str]:
-    """Apply pending migrations and the policies as configured; what was done, a line each."""
+    """Apply pending migrations, the boundary and the policies as configured; what was done, a line each."""
     fresh = schema.is_fresh(database)
     applied = schema.migrate(database, uri, stopped) if schema.pending(database) else []
     done = [f"applied {name}" for name in applied]
     if stopped():
         return done
+    if taken := boundary.close(database, uri, asked=harden):
+        done.append(f"took {counted(taken, 'privilege')} from PUBLIC, so that tsstats_reader can only read")
     changed = policies.apply(database, config.policies)
     if fresh:
         return [*done, "set all policies as configured"]
     return [*done, *(f"set {policy.kind} of {policy.relation} as configured" for policy in changed)]
+
+
+def warn_of_open_reader(database: Database) -> None:
+    """Say on standard error where a login in tsstats_reader may do more than read."""
+    if said := boundary.warning(database):
+        click.echo(said, err=True)

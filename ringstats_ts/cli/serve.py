@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ringstats_ts import embedded
-from ringstats_ts.cli.options import configured, database_options, listen_option
+from ringstats_ts.cli.options import configured, database_options, listen_option, warn_of_open_reader
 from ringstats_ts.config import Config
 from ringstats_ts.errors import ConfigError, StorageUnavailable
 from ringstats_ts.identity import check_open
@@ -52,6 +52,7 @@ def _check(uri: str, config: Config) -> None:
         with Database(uri) as database:
             schema.check(database)
             warn_of_no_tokens(config, database)
+            warn_of_open_reader(database)
     except StorageUnavailable as error:
         click.echo(
             f"{error.message} Serving all the same; posts are answered 503 until it is back.", err=True

@@ -19,7 +19,13 @@ from types import FrameType
 import click
 
 from ringstats_ts import embedded
-from ringstats_ts.cli.options import configured, database_options, listen_option, prepare
+from ringstats_ts.cli.options import (
+    configured,
+    database_options,
+    listen_option,
+    prepare,
+    warn_of_open_reader,
+)
 from ringstats_ts.cli.serve import (
     check_address,
     gunicorn_command,
@@ -112,6 +118,7 @@ def _serve(config: Config, place: Place, stop: threading.Event) -> None:
             return
         server = schema.check(database)
         warn_of_no_tokens(config, database)
+        warn_of_open_reader(database)
         if place.runner is None:
             catch_up(database)
     environment = gunicorn_environment(config, place.uri)

@@ -329,6 +329,95 @@ SELECT to_regclass('_yoyo_migration') IS NOT NULL;
 SELECT migration_id
 FROM _yoyo_migration;
 
+-- name: open_privileges
+-- What PUBLIC may do besides reading, and whether the current role may revoke it. The name of a
+-- routine is looked for after its extension, or its schema where it belongs to none.
+WITH routines AS (
+    SELECT
+        coalesce(e.extname, n.nspname) || '.' || p.proname AS name,
+        format('EXECUTE ON ROUTINE %%I.%%I(%%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS privilege,
+        p.provolatile = 'v' OR p.prosecdef AS suspect,
+        p.proowner,
+        coalesce(p.proacl, acldefault('f', p.proowner)) AS acl
+    FROM pg_proc AS p
+    INNER JOIN pg_namespace AS n ON n.oid = p.pronamespace
+    LEFT JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+    LEFT JOIN pg_extension AS e ON e.oid = d.refobjid
+    -- What takes or gives one of these cannot be called in a query.
+    WHERE
+        NOT ('internal'::regtype = ANY (p.proargtypes::oid[]) OR p.prorettype IN (
+            'internal'::regtype, 'trigger'::regtype, 'event_trigger'::regtype, 'language_handler'::regtype
+        ))
+)
+
+SELECT privilege, pg_has_role(proowner, 'USAGE') AS revocable
+FROM routines
+WHERE
+    ((suspect AND name !~ %(harmless)s) OR name ~ %(acting)s)
+    AND EXISTS (SELECT 1 FROM aclexplode(acl) AS a WHERE a.grantee = 0)
+UNION ALL
+SELECT format('%%s ON DATABASE %%I', a.privilege_type, d.datname), pg_has_role(d.datdba, 'USAGE')
+FROM pg_database AS d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a
+WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type <> 'CONNECT'
+UNION ALL
+SELECT format('%%s ON SCHEMA %%I', a.privilege_type, n.nspname), pg_has_role(n.nspowner, 'USAGE')
+FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+WHERE a.grantee = 0 AND a.privilege_type <> 'USAGE'
+UNION ALL
+SELECT
+    format(
+        '%%s ON %%s %%I.%%I', a.privilege_type, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+        c.relnamespace::regnamespace, c.relname
+    ),
+    pg_has_role(c.relowner, 'USAGE')
+FROM pg_class AS c, aclexplode(c.relacl) AS a
+WHERE a.grantee = 0 AND a.privilege_type <> 'SELECT'
+ORDER BY 1;
+
+-- name: is_shared
+-- Whether there are relations that are neither ours, an extension's nor the system's, or roles
+-- other than ours and superusers that own something.
+SELECT EXISTS (
+    SELECT 1
+    FROM pg_class AS c
+    INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE
+        c.relkind IN ('r', 'v', 'm', 'p', 'f')
+        AND n.nspname !~ '^(pg_|information_schema$|_?timescaledb_)' AND n.nspname <> ALL (%(schemas)s)
+        AND NOT (n.nspname = 'public' AND c.relname = ANY (%(relations)s))
+        AND NOT EXISTS (
+            SELECT 1 FROM pg_depend AS d
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+        )
+) OR EXISTS (
+    SELECT 1
+    FROM pg_shdepend AS d
+    INNER JOIN pg_database AS b ON b.oid = d.dbid AND b.datname = current_database()
+    INNER JOIN pg_roles AS r ON r.oid = d.refobjid
+    WHERE
+        d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o' AND NOT r.rolsuper
+        AND r.oid NOT IN (
+            SELECT c.relowner FROM pg_class AS c WHERE c.oid = to_regclass('public.receipts')
+            UNION ALL
+            SELECT b.datdba
+        )
+);
+
+-- name: writers
+-- Roles that write to our tables, but for superusers, who need no privilege.
+SELECT r.rolname
+FROM pg_class AS c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a
+INNER JOIN pg_roles AS r ON r.oid = a.grantee
+WHERE c.oid = to_regclass('public.receipts') AND a.privilege_type = 'INSERT' AND NOT r.rolsuper
+ORDER BY 1;
+
+-- name: create_digests
+-- yoyo keeps what was applied, and not its text.
+CREATE TABLE IF NOT EXISTS _yoyo_digest (
+    migration_id text PRIMARY KEY,
+    digest text NOT NULL
+);
+
 -- name: policies
 SELECT relation, kind, source, level, after, until, every
 FROM policies

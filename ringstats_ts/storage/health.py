@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ringstats_ts.errors import RingstatsError
-from ringstats_ts.storage import policies, schema
+from ringstats_ts.storage import boundary, policies, schema
 from ringstats_ts.storage.database import Database
 from ringstats_ts.words import counted
 
@@ -74,6 +74,11 @@ def _named(listed: list[policies.Policy]) -> str:
     return ", ".join(f"{policy.kind} of {policy.relation}" for policy in listed)
 
 
+def _reader(database: Database) -> tuple[bool, str]:
+    said = boundary.warning(database)
+    return said is None, said or "a login in tsstats_reader can only read"
+
+
 def _jobs(database: Database) -> tuple[bool, str]:
     failing = database.rows("failing_jobs")
     if failing:
@@ -132,6 +137,7 @@ def _rejects(database: Database) -> tuple[bool, str]:
 
 
 _LOOKS: dict[str, Callable[[Database], tuple[bool, str]]] = {
+    "reader": _reader,
     "jobs": _jobs,
     "late data": _late,
     "clock": _clock,

@@ -25,7 +25,9 @@ from ringstats_ts.words import counted
 
 TIMESCALEDB_NEEDED = (2, 20)
 POSTGRESQL_NEEDED = 15
-MIGRATION_LOCK = 7_315_021
+_YOYO_TABLES = ("_yoyo_digest", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
+_RELATION = re.compile(r"^CREATE (?:MATERIALIZED )?(?:TABLE|VIEW) (\w+)", re.MULTILINE)
+_SCHEMA = re.compile(r"^CREATE SCHEMA (\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,13 @@ def shipped() -> list[str]:
         )
 
 
+def shipped_names() -> tuple[list[str], list[str]]:
+    """Names of all relations that migrations make in `public`, yoyo's too, and of the schemas."""
+    with _directory() as directory:
+        text = "\n".join(path.read_text(encoding="utf-8") for path in directory.glob("*.sql"))
+    return [*_YOYO_TABLES, *_RELATION.findall(text)], _SCHEMA.findall(text)
+
+
 def migrate(database: Database, uri: str, stopped: Callable[[], bool] = lambda: False) -> list[str]:
     """Apply what is pending, each migration in a transaction of its own; the names applied.
 
@@ -119,7 +128,7 @@ def migrate(database: Database, uri: str, stopped: Callable[[], bool] = lambda: 
     """
     _create_extension(database)
     check_server(database)
-    with _locked(database), _yoyo(uri) as (backend, migrations):
+    with locked(database, uri), _yoyo(uri) as (backend, migrations):
         names = []
         for migration in backend.to_apply(migrations):
             if stopped():
@@ -131,7 +140,7 @@ def migrate(database: Database, uri: str, stopped: Callable[[], bool] = lambda: 
 
 def roll_back(database: Database, uri: str, *, everything: bool = False) -> list[str]:
     """Undo the last migration, or all; the names undone. The data in their tables is gone."""
-    with _locked(database), _yoyo(uri) as (backend, migrations):
+    with locked(database, uri), _yoyo(uri) as (backend, migrations):
         applied = list(backend.to_rollback(migrations))
         todo = migrations.__class__(applied if everything else applied[:1])
         backend.rollback_migrations(todo)
@@ -150,6 +159,8 @@ def _create_extension(database: Database) -> None:
         try:
             database.run("CREATE EXTENSION IF NOT EXISTS timescaledb")
         except StorageError as error:
+            if database.rows("server")[0][2] is not None:
+                return  # Another process created it at the same time.
             raise UnsuitableDatabase(
                 f"TimescaleDB cannot be created in this database: {error.message}",
                 "Run `CREATE EXTENSION timescaledb` as a superuser.",
@@ -157,13 +168,44 @@ def _create_extension(database: Database) -> None:
 
 
 @contextmanager
-def _locked(database: Database) -> Iterator[None]:
-    """One migration run at a time. The lock ends with the connection, so a killed run leaves none."""
-    database.run("SELECT pg_advisory_lock(%(lock)s)", {"lock": MIGRATION_LOCK})
-    try:
+def locked(database: Database, uri: str) -> Iterator[None]:
+    """One process at a time changes the schema and its privileges. The lock ends with the process.
+
+    A session of its own holds it, on a table that no reader may lock. The embedded database,
+    which has one transaction at a time, would not let us in beside it: there the lock of its
+    directory keeps others out.
+    """
+    if _is_embedded(database):
         yield
-    finally:
-        database.run("SELECT pg_advisory_unlock(%(lock)s)", {"lock": MIGRATION_LOCK})
+        return
+    _create_digests(database)
+    with Database(uri) as holder, holder.transaction() as transaction:
+        for statement in _HOLDING:
+            transaction.query(statement)
+        yield
+
+
+_HOLDING = (
+    # Whatever bounds the role has: a migration takes as long as it takes.
+    "SET LOCAL statement_timeout = 0",
+    "SET LOCAL lock_timeout = 0",
+    "SET LOCAL idle_in_transaction_session_timeout = 0",
+    # The mode excludes itself, and lets digests be written.
+    "LOCK TABLE _yoyo_digest IN SHARE UPDATE EXCLUSIVE MODE",
+)
+
+
+def _is_embedded(database: Database) -> bool:
+    """Whether the server is one process without sessions of its own."""
+    return database.run("SELECT pg_backend_pid()") == [(0,)]
+
+
+def _create_digests(database: Database) -> None:
+    try:
+        database.rows("create_digests")
+    except StorageError:
+        # Two that create it at once: one is refused.
+        database.rows("create_digests")
 
 
 @contextmanager
