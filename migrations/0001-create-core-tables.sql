@@ -20,6 +20,7 @@ CREATE TABLE receipts (
     time timestamptz NOT NULL,
     received_at timestamptz NOT NULL,
     row_count integer NOT NULL,
+    short_rows integer NOT NULL DEFAULT 0,
     UNIQUE (host_id, source, key)
 );
 
@@ -106,6 +107,7 @@ BEGIN
     COMMENT ON COLUMN receipts.time IS 'Time of the sample.';
     COMMENT ON COLUMN receipts.received_at IS 'Time of arrival.';
     COMMENT ON COLUMN receipts.row_count IS 'Rows stored in hypertables.';
+    COMMENT ON COLUMN receipts.short_rows IS 'Rows that went without what was new in them, as a budget had run out. When the document comes again, it takes the place of what was stored of it.';
 
     COMMENT ON TABLE rejects IS 'A payload that was refused, with its reason; pruned by age.';
     COMMENT ON COLUMN rejects.reject_id IS 'Key of this table.';

@@ -24,4 +24,6 @@ SELECT 1;
 
 DROP TABLE IF EXISTS tailscale_status;
 
+DROP INDEX IF EXISTS tailscale_nodes_said_by_idx;
+
 DROP TABLE IF EXISTS tailscale_nodes;

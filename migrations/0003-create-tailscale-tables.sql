@@ -22,8 +22,12 @@ CREATE TABLE tailscale_nodes (
     primary_routes text[],
     first_seen timestamptz NOT NULL,
     changed_at timestamptz NOT NULL,
+    said_by integer,
+    said_as text CHECK (said_as IN ('own', 'peer')),
     UNIQUE (scope, stable_id)
 );
+
+CREATE INDEX tailscale_nodes_said_by_idx ON tailscale_nodes (said_by);
 
 CREATE TABLE tailscale_status (
     host_id integer NOT NULL,
@@ -188,7 +192,7 @@ INSERT INTO policies (relation, kind, source, level, after, until, every) VALUES
 
 DO $$
 BEGIN
-    COMMENT ON TABLE tailscale_nodes IS 'A node of a tailnet, as it was last reported by anyone.';
+    COMMENT ON TABLE tailscale_nodes IS 'A node of a tailnet: as its own host reports it, else as the first host that told of it does, for as long as that host is heard.';
     COMMENT ON COLUMN tailscale_nodes.node_id IS 'Key of this table.';
     COMMENT ON COLUMN tailscale_nodes.scope IS 'Where stable_id is unique: empty for ids that are unique everywhere, the tailnet for the small numbers that Headscale gives.';
     COMMENT ON COLUMN tailscale_nodes.stable_id IS 'Stable node id (ID); for clients before 1.10, which give none, the public key.';
@@ -208,8 +212,10 @@ BEGIN
     COMMENT ON COLUMN tailscale_nodes.tailscale_ips IS 'Its addresses in the tailnet (TailscaleIPs; TailAddr before 1.8).';
     COMMENT ON COLUMN tailscale_nodes.allowed_ips IS 'Own addresses and approved routes, sorted (AllowedIPs).';
     COMMENT ON COLUMN tailscale_nodes.primary_routes IS 'Routes it is the current primary router for, sorted (PrimaryRoutes).';
-    COMMENT ON COLUMN tailscale_nodes.first_seen IS 'Time of the first sample that was received with it.';
+    COMMENT ON COLUMN tailscale_nodes.first_seen IS 'Time of the earliest sample with it, of the hosts whose word stood.';
     COMMENT ON COLUMN tailscale_nodes.changed_at IS 'Time of the sample that these fields are from.';
+    COMMENT ON COLUMN tailscale_nodes.said_by IS 'Host whose word stands (hosts). Another takes over when that host was not heard for a day before its sample; the node''s own host at once. NULL before anybody told more than its id.';
+    COMMENT ON COLUMN tailscale_nodes.said_as IS 'own: that host is the node (Self); peer: it lists the node.';
 
     COMMENT ON TABLE tailscale_status IS 'One status document: the reporter''s own state.';
     COMMENT ON COLUMN tailscale_status.host_id IS 'Host that reported (hosts).';

@@ -20,6 +20,8 @@ DROP FUNCTION IF EXISTS tailscale_traffic_by_tag(timestamptz, timestamptz, inter
 
 DROP FUNCTION IF EXISTS tailscale_traffic_by_user(timestamptz, timestamptz, interval);
 
+DROP FUNCTION IF EXISTS tailscale_traffic_labelled(timestamptz, timestamptz, interval);
+
 DROP FUNCTION IF EXISTS tailscale_traffic_by_reporter(timestamptz, timestamptz, interval);
 
 DROP FUNCTION IF EXISTS tailscale_traffic(timestamptz, timestamptz, interval);

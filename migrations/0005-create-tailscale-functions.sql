@@ -267,6 +267,46 @@ LANGUAGE sql STABLE ROWS 1000 AS $$
     ORDER BY t.bucket, t.reporter, t.host_id
 $$;
 
+CREATE FUNCTION tailscale_traffic_labelled(since timestamptz, until timestamptz, bucket interval) RETURNS TABLE (
+    bucket timestamptz,
+    tailnet text,
+    user_id bigint,
+    user_name text,
+    tags text[],
+    rx_bytes bigint,
+    tx_bytes bigint,
+    resets bigint,
+    samples bigint
+)
+LANGUAGE sql STABLE ROWS 10000 AS $$
+    WITH versions AS (
+        SELECT
+            c.host_id, c.node_id, c.user_id, c.user_name, c.tags, c.time,
+            coalesce(lead(c.time) OVER (PARTITION BY c.host_id, c.node_id ORDER BY c.time), 'infinity') AS next_time
+        FROM tailscale_node_changes AS c
+        WHERE c.time < $2
+    )
+    SELECT
+        t.bucket,
+        n.tailnet,
+        CASE WHEN v.host_id IS NULL THEN n.user_id ELSE v.user_id END,
+        CASE
+            WHEN v.host_id IS NULL THEN n.user_name
+            WHEN v.user_name IS NULL AND n.user_id = v.user_id THEN n.user_name
+            ELSE v.user_name
+        END,
+        CASE WHEN v.host_id IS NULL THEN n.tags ELSE v.tags END,
+        t.rx_bytes,
+        t.tx_bytes,
+        t.resets,
+        t.samples
+    FROM tailscale_traffic($1, $2, $3) AS t
+    INNER JOIN tailscale_nodes AS n ON n.node_id = t.node_id
+    LEFT JOIN versions AS v
+        ON v.host_id = t.host_id AND v.node_id = t.node_id
+            AND v.time < least(t.bucket + $3, $2) AND v.next_time >= least(t.bucket + $3, $2)
+$$;
+
 CREATE FUNCTION tailscale_traffic_by_user(
     since timestamptz,
     until timestamptz,
@@ -283,12 +323,11 @@ CREATE FUNCTION tailscale_traffic_by_user(
 )
 LANGUAGE sql STABLE ROWS 1000 AS $$
     SELECT
-        t.bucket, n.tailnet, n.user_name, counter_total(sum(t.rx_bytes)), counter_total(sum(t.tx_bytes)),
-        sum(t.resets)::bigint, sum(t.samples)::bigint, n.user_id
-    FROM tailscale_traffic($1, $2, $3) AS t
-    INNER JOIN tailscale_nodes AS n ON n.node_id = t.node_id
-    GROUP BY t.bucket, n.tailnet, n.user_name, n.user_id
-    ORDER BY t.bucket, n.tailnet, n.user_name, n.user_id
+        t.bucket, t.tailnet, t.user_name, counter_total(sum(t.rx_bytes)), counter_total(sum(t.tx_bytes)),
+        sum(t.resets)::bigint, sum(t.samples)::bigint, t.user_id
+    FROM tailscale_traffic_labelled($1, $2, $3) AS t
+    GROUP BY t.bucket, t.tailnet, t.user_name, t.user_id
+    ORDER BY t.bucket, t.tailnet, t.user_name, t.user_id
 $$;
 
 CREATE FUNCTION tailscale_traffic_by_tag(
@@ -306,13 +345,12 @@ CREATE FUNCTION tailscale_traffic_by_tag(
 )
 LANGUAGE sql STABLE ROWS 1000 AS $$
     SELECT
-        t.bucket, n.tailnet, tags.tag, counter_total(sum(t.rx_bytes)), counter_total(sum(t.tx_bytes)),
+        t.bucket, t.tailnet, tags.tag, counter_total(sum(t.rx_bytes)), counter_total(sum(t.tx_bytes)),
         sum(t.resets)::bigint, sum(t.samples)::bigint
-    FROM tailscale_traffic($1, $2, $3) AS t
-    INNER JOIN tailscale_nodes AS n ON n.node_id = t.node_id
-    LEFT JOIN LATERAL unnest(n.tags) AS tags (tag) ON true
-    GROUP BY t.bucket, n.tailnet, tags.tag
-    ORDER BY t.bucket, n.tailnet, tags.tag
+    FROM tailscale_traffic_labelled($1, $2, $3) AS t
+    LEFT JOIN LATERAL unnest(t.tags) AS tags (tag) ON true
+    GROUP BY t.bucket, t.tailnet, tags.tag
+    ORDER BY t.bucket, t.tailnet, tags.tag
 $$;
 
 CREATE FUNCTION tailscale_traffic_by_tailnet(
@@ -648,8 +686,9 @@ BEGIN
     COMMENT ON FUNCTION tailscale_counters_before(timestamptz, integer[], integer[]) IS 'Last counter values before a time of the given series (host_id and node_id pairwise), however far back, from the aggregates where the samples are gone [bytes].';
     COMMENT ON FUNCTION tailscale_traffic(timestamptz, timestamptz, interval) IS 'Bytes between each reporter and each of its peers in each bucket of since <= time < until, as the reporter counts them: rx_bytes received from the peer, tx_bytes sent to it [bytes]; NULL where no sample of the bucket has both counters. Exact across buckets and resets: both start anew where either falls or the key changes, and the step from the sample before counts at the later sample, also after a silent gap and for the first sample after since. The first sample of a series adds nothing. resets: times the counters started anew. 9223372036854775807 stands for that much or more. Buckets are in UTC. Sums over reporters count traffic between two reporters twice.';
     COMMENT ON FUNCTION tailscale_traffic_by_reporter(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers of each reporter [bytes].';
-    COMMENT ON FUNCTION tailscale_traffic_by_user(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers of each user, by owner as of today [bytes].';
-    COMMENT ON FUNCTION tailscale_traffic_by_tag(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers with each tag, by tags as of today [bytes]. A peer with two tags counts for both; tag is NULL for peers that have none.';
+    COMMENT ON FUNCTION tailscale_traffic_labelled(timestamptz, timestamptz, interval) IS 'tailscale_traffic [bytes] with the owner and the tags that the peer had then, by the reporter''s own word: a bucket has those of the last sample in it that the reporter sent. Where it told none, those of the node.';
+    COMMENT ON FUNCTION tailscale_traffic_by_user(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers of each user, by the owner that the reporter saw at the end of the bucket [bytes].';
+    COMMENT ON FUNCTION tailscale_traffic_by_tag(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over the peers with each tag, by the tags that the reporter saw at the end of the bucket [bytes]. A peer with two tags counts for both; tag is NULL for peers that have none.';
     COMMENT ON FUNCTION tailscale_traffic_by_tailnet(timestamptz, timestamptz, interval) IS 'tailscale_traffic summed over each tailnet [bytes].';
     COMMENT ON FUNCTION tailscale_presence(timestamptz, timestamptz, interval) IS 'How many samples of each reporter found each peer online, active, and on which path, in each bucket, with the latest handshake. Made from the coarsest aggregate whose buckets lie inside them (or the samples); those stay whole at both ends of the range. Buckets are in UTC.';
 

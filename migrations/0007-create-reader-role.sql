@@ -64,6 +64,7 @@ GRANT EXECUTE ON FUNCTION
     tailscale_counters_before(timestamptz, integer[], integer[]),
     tailscale_traffic(timestamptz, timestamptz, interval),
     tailscale_traffic_by_reporter(timestamptz, timestamptz, interval),
+    tailscale_traffic_labelled(timestamptz, timestamptz, interval),
     tailscale_traffic_by_user(timestamptz, timestamptz, interval),
     tailscale_traffic_by_tag(timestamptz, timestamptz, interval),
     tailscale_traffic_by_tailnet(timestamptz, timestamptz, interval),

@@ -1,11 +1,17 @@
 -- Create what bounds and mends a flood: budgets of senders, and rejects that can be retried.
 
 CREATE TABLE budgets (
-    token_id integer NOT NULL,
+    level text NOT NULL CHECK (level IN ('all', 'sender', 'host')),
+    sender text NOT NULL,
+    host text NOT NULL,
     day date NOT NULL,
-    hosts bigint NOT NULL,
-    series bigint NOT NULL,
-    PRIMARY KEY (token_id, day)
+    hosts bigint NOT NULL DEFAULT 0,
+    series bigint NOT NULL DEFAULT 0,
+    attribute_bytes bigint NOT NULL DEFAULT 0,
+    short_hosts bigint NOT NULL DEFAULT 0,
+    short_series bigint NOT NULL DEFAULT 0,
+    short_attributes bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (level, sender, host)
 );
 
 CREATE TABLE rejects_kept (
@@ -25,11 +31,17 @@ ADD COLUMN retried_at timestamptz;
 
 DO $$
 BEGIN
-    COMMENT ON TABLE budgets IS 'What a sender has named that was new, in a day. Written in the transaction that stores it; pruned by age.';
-    COMMENT ON COLUMN budgets.token_id IS 'Token that it was sent with (tokens); 0 for all who sent none.';
+    COMMENT ON TABLE budgets IS 'What was brought that is new, on the last day that there was any. Written in the transaction that stores it; pruned by age.';
+    COMMENT ON COLUMN budgets.level IS 'Whose budget: that of a host of a sender (host), of a sender with all its hosts (sender), of all senders together (all).';
+    COMMENT ON COLUMN budgets.sender IS 'The token (tokens.token_id), else the address, of IPv6 its first 64 bits; empty for all.';
+    COMMENT ON COLUMN budgets.host IS 'Host that it is of (hosts.identity); empty for the wider levels.';
     COMMENT ON COLUMN budgets.day IS 'Day of arrival in UTC.';
-    COMMENT ON COLUMN budgets.hosts IS 'New hosts so far.';
-    COMMENT ON COLUMN budgets.series IS 'New series (nodes, paths) so far.';
+    COMMENT ON COLUMN budgets.hosts IS 'New hosts on that day.';
+    COMMENT ON COLUMN budgets.series IS 'New series (nodes, paths) on that day.';
+    COMMENT ON COLUMN budgets.attribute_bytes IS 'New attributes on that day [bytes].';
+    COMMENT ON COLUMN budgets.short_hosts IS 'Documents that were refused on that day, because this budget had no room for their host.';
+    COMMENT ON COLUMN budgets.short_series IS 'New series that were left out on that day, because this budget had no room for them.';
+    COMMENT ON COLUMN budgets.short_attributes IS 'New attributes that were left out on that day, because this budget had no room for them.';
 
     COMMENT ON TABLE rejects_kept IS 'How much is in rejects, at most: counted up with every reject, and anew when the oldest are pruned. One row, or none at first.';
     COMMENT ON COLUMN rejects_kept.total IS 'Key of the only row.';

@@ -238,14 +238,21 @@ SETTINGS: tuple[Setting, ...] = (
         ("TSSTATS_NEW_HOSTS",),
         1000,
         _whole,
-        "New hosts that one token, or everybody without one, may name in a day.",
+        "New hosts that a sender (a token, else an address) may name in a day; all together 4 times that.",
     ),
     Setting(
         "new_series",
         ("TSSTATS_NEW_SERIES",),
         50_000,
         _whole,
-        "New series (nodes, paths) that one token, or everybody without one, may name in a day.",
+        "New series (nodes, paths) that a host may name in a day; its sender 4 times that, all 16 times.",
+    ),
+    Setting(
+        "new_attributes",
+        ("TSSTATS_NEW_ATTRIBUTES",),
+        64 * 1024 * 1024,
+        _whole,
+        "New attributes that a host may bring in a day; its sender 4 times that, all 16 times [bytes].",
     ),
     Setting(
         "clients",
@@ -346,6 +353,7 @@ class Config:
     max_hosts: int
     new_hosts: int
     new_series: int
+    new_attributes: int
     clients: str
     client_key: str | None
     places: Path | None

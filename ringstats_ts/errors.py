@@ -193,6 +193,13 @@ class BudgetSpent(PayloadError):
     hint = "Values of what is known already are still taken."
     retryable = True
 
+    def __init__(
+        self, message: str | None = None, hint: str | None = None, *, level: str = "all", what: str = "hosts"
+    ) -> None:
+        super().__init__(message, hint)
+        self.level = level
+        self.what = what
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -17,6 +17,7 @@ from ringstats_ts.config import Config
 from ringstats_ts.decode import Document, refuse_rounded
 from ringstats_ts.errors import (
     BadParameter,
+    BudgetSpent,
     ClientKeyError,
     NoClientKey,
     PayloadError,
@@ -28,7 +29,7 @@ from ringstats_ts.lookups import EventIds, Lookups
 from ringstats_ts.model import BadLine, Batch, Context, Log, Payload, Receipt, Source
 from ringstats_ts.references import fingerprint, references
 from ringstats_ts.sources.secrets import redact
-from ringstats_ts.storage.budget import Allowance
+from ringstats_ts.storage.budget import Allowance, note_refused
 from ringstats_ts.storage.clientkey import check_client_key
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.receipts import Task, tasks
@@ -77,7 +78,7 @@ def ingest(
         batches = _parsed(refusals, payload, config, now)
         parsed()
         bounded = not payload.backfill and now is None
-        allowance = Allowance.of(payload.token, config) if bounded else None
+        allowance = Allowance.of(payload, config) if bounded else None
         # One for all of it: each step with a deadline of its own could take as long again.
         with database.deadline():
             todo = _checked(refusals, batches, payload, database, config, now=now or payload.received_at)
@@ -270,6 +271,9 @@ def _stored(
             return store(database, list(todo.values()), allowance=allowance)
         except RefusedTask as refusal:
             number = list(todo)[refusal.number]
+            if allowance is not None and isinstance(refusal.error, BudgetSpent):
+                host = todo[number].batch.host.identity
+                note_refused(database, allowance, host, refusal.error)
             refusals.add(number, refusal.error)
             if monotonic() > patience:
                 # Nearly every document is refused: the whole body is, rather than to try for ever.

@@ -140,12 +140,16 @@ class Entity:
 class Rows:
     """Rows for one hypertable, without `host_id`, `time` and `received_at`.
 
-    Storage adds those three in front of `columns`.
+    Storage adds those three in front of `columns`. `about` is the column of the entity that a row
+    is about: where that may not be made, the row is left out. `beside`: they say what is beside the
+    rows of the other parts, and are not worth storing without any.
     """
 
     table: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[Any, ...]]
+    about: str | None = None
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +157,15 @@ class Events:
     """Rows that have a time and a key of their own, stored once whichever document brings them.
 
     `columns` has `time` and the other columns of the table's key; storage adds `host_id`
-    and `received_at` in front. What the table has already by its key is left as it is.
+    and `received_at` in front. What the table has already by its key is left as it is. `about`
+    and `beside` as in `Rows`.
     """
 
     table: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[Any, ...]]
+    about: str | None = None
+    beside: bool = False
 
     @property
     def times(self) -> list[datetime]:
@@ -190,14 +197,28 @@ class Changes:
     table that holds the entity; it is `host_id` where the facts are about the host
     itself, and the rows have None. The function `<table>_next` of the database finds
     the samples after one; `apply_<table>` in queries.sql, where there is one,
-    brings the dimension up to date. `current` is False where the reporter was cut off and
-    told what it knew from before: history, but no reason to change a dimension.
+    brings the dimension up to date. `own` is the entity that the host itself is. `current` is
+    False where the reporter was cut off and told what it knew from before: history, but no reason
+    to change a dimension.
     """
 
     table: str
     entity: str
     current: bool
     rows: Sequence[tuple[Entity | None, bytes, Mapping[str, Any]]]
+    own: Entity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """So many rows of a document went without what is new in them: the budget of a level ran out.
+
+    `level` is `host`, `sender` or `all`; `what` is `series` or `attribute_bytes`.
+    """
+
+    level: str
+    what: str
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +228,8 @@ class Batch:
     `time_known` is False where the sample time is merely the time of arrival. A batch
     with `events` is of a log, or of what else brings times of its own: its `time` is that of
     the newest of them. `is_log`: it is a log, whose events may be of any age; of a part of one
-    all lines may be bad. So many rows of each table are `left_out`, as none of their age are kept.
+    all lines may be bad. So many rows of each table are `left_out`, as none of their age are kept;
+    `shortages` say what else is, as a budget ran out.
     `digest` is of the document's content, so that the same document is known again whatever its
     spelling.
     `rollup` names the aggregates that its rows go into, as the table `policies` does; they
@@ -227,6 +249,7 @@ class Batch:
     events: tuple[Events, ...] = ()
     bad_lines: tuple[BadLine, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    shortages: tuple[Shortage, ...] = ()
     is_log: bool = False
     rollup: str = ""
 
@@ -234,6 +257,11 @@ class Batch:
     def has_events(self) -> bool:
         """Whether it is of events, and known again by its content alone."""
         return self.is_log or bool(self.events)
+
+    @property
+    def short_rows(self) -> int:
+        """How many of its rows went without what is new in them."""
+        return sum(shortage.rows for shortage in self.shortages)
 
     @property
     def parts(self) -> tuple[Rows | Events, ...]:
@@ -258,7 +286,7 @@ class Receipt:
 
     `rows` were stored of it, so many `bad_lines` were not, and so many rows were `left_out`, as none
     of their age are kept. `span` are the first and last
-    time of its rows, and `rollup` the aggregates that they go into.
+    time of its rows, and `rollup` the aggregates that they go into. `shortages` as in `Batch`.
     """
 
     id: str
@@ -272,6 +300,7 @@ class Receipt:
     left_out: int = 0
     span: tuple[datetime, datetime] | None = None
     rollup: str = ""
+    shortages: tuple[Shortage, ...] = ()
 
     def as_dict(self) -> dict[str, JSON]:
         return {

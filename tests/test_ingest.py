@@ -312,8 +312,7 @@ def test_a_host_that_the_database_refuses_is_in_no_other_files_way(database, con
     assert count("hosts") == 2
 
 
-@pytest.mark.parametrize("new", ["hosts", "series"])
-def test_a_body_with_more_that_is_new_than_allowed_is_refused_as_a_whole(database, count, make_status, new):
+def test_a_body_with_more_new_hosts_than_allowed_is_refused_as_a_whole(database, count, make_status):
     def todo(names):
         batches = {
             number: TAILSCALE.parse(make_status(name), Context(NOW, time=TIME))
@@ -322,10 +321,11 @@ def test_a_body_with_more_that_is_new_than_allowed_is_refused_as_a_whole(databas
         return list(tasks(batches, key=None, replace_rows=False, sent={}).values())
 
     allowance = Allowance(
-        token_id=0,
+        sender="192.0.2.1",
         max_hosts=100,
-        new_hosts=2 if new == "hosts" else 100,
-        new_series=3 if new == "series" else 100,
+        new_hosts=2,
+        new_series=100,
+        new_attributes=100_000,
     )
     store(database, todo(["a", "b"]), allowance=allowance)
     with pytest.raises(RefusedTask) as caught:

@@ -13,7 +13,14 @@ import orjson
 from flask import Blueprint, Response, g, request
 
 from ringstats_ts import sources
-from ringstats_ts.errors import KilledWorker, MalformedPayload, PartlyRefused, PayloadError, RingstatsError
+from ringstats_ts.errors import (
+    BudgetSpent,
+    KilledWorker,
+    MalformedPayload,
+    PartlyRefused,
+    PayloadError,
+    RingstatsError,
+)
 from ringstats_ts.identity import is_loopback
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload, Receipt, Token
@@ -56,12 +63,14 @@ def _take(source: str | None) -> Response:
         receipts = _stored(source, token)
     except PartlyRefused as error:
         _count(error.receipts)
+        _count_refused([refusal.error for refusal in error.refusals])
         g.documents.update((name, "rejected", refusal.error.code) for refusal in error.refusals)
         raise
     except RingstatsError as error:
         # Who is told to try again still has it; of all else we have taken charge.
         outcome = "rejected" if isinstance(error, PayloadError) and not error.retryable else "failed"
         g.documents = Counter({(name, outcome, error.code): error.documents})
+        _count_refused([error])
         raise
     _count(receipts)
     return _receipt(receipts)
@@ -141,11 +150,20 @@ def _count(receipts: Sequence[Receipt]) -> None:
     )
     g.stored_rows = Counter()
     g.bad_lines = Counter()
+    g.shortages = Counter()
     for receipt in receipts:
         g.bad_lines[receipt.source] += receipt.bad_lines
+        for shortage in receipt.shortages:
+            g.shortages[shortage.level, shortage.what] += shortage.rows
         if not receipt.duplicate:
             g.stored_rows[receipt.source] += receipt.rows
     g.rows = sum(receipt.rows for receipt in receipts)
+
+
+def _count_refused(errors: Sequence[RingstatsError]) -> None:
+    """Note whose budget refused documents, for the metrics."""
+    spent = [(error.level, error.what) for error in errors if isinstance(error, BudgetSpent)]
+    g.shortages = g.get("shortages", Counter()) + Counter(spent)
 
 
 def _explained(error: PayloadError) -> PayloadError:

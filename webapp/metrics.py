@@ -11,11 +11,13 @@ import platform
 import time
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 
 from flask import Flask, Response, g, request
 
 from ringstats_ts import __version__, sources
 from ringstats_ts.errors import KilledWorker, RingstatsError, StorageError
+from ringstats_ts.storage.budget import VARIABLES
 from webapp import multiprocess
 
 OUTCOMES = ("stored", "duplicate", "rejected", "failed")
@@ -41,6 +43,13 @@ class Metrics:
             "tsstats_bad_lines",
             "Lines of logs that could not be stored, and were kept as rejects.",
             ["source"],
+            registry=registry,
+        )
+        self.shortages = Counter(
+            "tsstats_budget_spent_rows",
+            "Rows that went without what was new in them, and hosts that were refused, by whose budget was "
+            "spent (a host's, a sender's, that of all) and on what.",
+            ["level", "what"],
             registry=registry,
         )
         self.received = Counter(
@@ -101,6 +110,8 @@ class Metrics:
         # From the start, so that the first error is a step up that an alert can see.
         for code in sorted(_codes(StorageError)):
             self.database_errors.labels(code)
+        for level, what in product(("all", "sender", "host"), VARIABLES):
+            self.shortages.labels(level, what)
         for outcome in ("done", "failed"):
             self.upkeep.labels(outcome)
 
@@ -170,6 +181,8 @@ def _count(response: Response) -> Response:
         ours.rows.labels(_known_source(source)).inc(rows)
     for source, lines in g.get("bad_lines", {}).items():
         ours.bad_lines.labels(_known_source(source)).inc(lines)
+    for (level, what), number in g.get("shortages", {}).items():
+        ours.shortages.labels(level, what).inc(number)
     if g.get("error") in _codes(StorageError):
         ours.database_errors.labels(g.error).inc()
     return response

@@ -134,8 +134,8 @@ def document_batch(
         received_at=context.received_at,
         digest=digest,
         rows=(
-            Rows("samples", SAMPLES, rows),
-            Rows("documents", DOCUMENTS, [(source, len(rows), kept(rest))]),
+            Rows("samples", SAMPLES, rows, about="series_id"),
+            Rows("documents", DOCUMENTS, [(source, len(rows), kept(rest))], beside=True),
         ),
         drift=tuple(drift),
         warnings=(*sample.warnings, *warnings),

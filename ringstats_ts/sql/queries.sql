@@ -22,12 +22,18 @@ RETURNING identity;
 -- name: touch_host
 UPDATE hosts
 SET
-    name = CASE WHEN %(last)s >= last_seen THEN %(name)s ELSE name END,
-    tailnet = CASE WHEN %(last)s >= last_seen AND %(tailnet)s <> '' THEN %(tailnet)s ELSE tailnet END,
-    stable_id = CASE WHEN %(last)s >= last_seen THEN coalesce(%(stable_id)s, stable_id) ELSE stable_id END,
+    name = CASE WHEN heard.is_latest THEN %(name)s ELSE name END,
+    tailnet = CASE WHEN heard.is_latest AND %(tailnet)s <> '' THEN %(tailnet)s ELSE tailnet END,
+    stable_id = CASE WHEN heard.is_latest THEN coalesce(%(stable_id)s, stable_id) ELSE stable_id END,
     first_seen = least(first_seen, %(first)s),
-    last_seen = greatest(last_seen, %(last)s),
+    last_seen = CASE WHEN heard.is_latest THEN %(last)s ELSE last_seen END,
     changes_digests = %(changes_digests)s
+FROM (
+    -- More than an hour from now is what a wrong clock said: the next sample takes its place.
+    SELECT %(last)s >= h.last_seen OR h.last_seen > now() + INTERVAL '1 hour' AS is_latest
+    FROM hosts AS h
+    WHERE h.host_id = %(host_id)s
+) AS heard
 WHERE host_id = %(host_id)s;
 
 -- name: find_documents
@@ -36,7 +42,7 @@ WHERE host_id = %(host_id)s;
 -- lock_reporters, so that it sees what the transaction before committed.
 SELECT
     t.number, h.host_id, h.last_seen, h.changes_digests,
-    r.receipt_id, r.key, r.digest, r.time, r.row_count
+    r.receipt_id, r.key, r.digest, r.time, r.row_count, r.short_rows
 FROM unnest(
     %(identities)s::text[], %(sources)s::text[], %(keys)s::text[], %(digests)s::bytea[],
     %(received_at)s::timestamptz[], %(live)s::boolean[]
@@ -67,17 +73,18 @@ WHERE h.identity = ANY(%(identities)s::text[]);
 -- name: find_own_receipt
 -- That of a task whose answer was lost, by its id: it may have been stored under another key than is
 -- looked for.
-SELECT receipt_id, key, digest, time, row_count
+SELECT receipt_id, key, digest, time, row_count, short_rows
 FROM receipts
 WHERE receipt_id = %(receipt_id)s;
 
 -- name: drop_receipts_at
 -- A correction takes the place of what was taken for this host and time. Receipts of Idempotency-Keys
 -- stay: a late retry of an earlier correction must not take the place of this one.
+-- The one that was stored in part is taken away with its key.
 DELETE FROM receipts
 WHERE
     host_id = %(host_id)s AND source = %(source)s AND time = %(time)s
-    AND left(key, 4) <> 'key:';
+    AND (left(key, 4) <> 'key:' OR receipt_id = %(instead_of)s::uuid);
 
 -- name: find_attributes
 SELECT digest, attribute_id
@@ -94,9 +101,29 @@ ON CONFLICT (digest) DO NOTHING
 RETURNING digest, attribute_id;
 
 -- name: add_drift
+-- No more than so many of a source, and of one host: what is new in every document is not worth a row.
+WITH fresh AS (
+    SELECT f.path
+    FROM unnest(%(paths)s::text[]) AS f (path)
+    WHERE NOT EXISTS (SELECT 1 FROM drift AS d WHERE d.source = %(source)s AND d.path = f.path)
+)
+
 INSERT INTO drift (source, path, host_id, first_seen)
-SELECT %(source)s, path, %(host_id)s, %(time)s
-FROM unnest(%(paths)s::text[]) AS path
+SELECT %(source)s, fresh.path, %(host_id)s, %(time)s
+FROM fresh
+ORDER BY fresh.path
+-- Counted only where there is any.
+LIMIT CASE
+    WHEN EXISTS (SELECT 1 FROM fresh) THEN (
+        SELECT greatest(0, least(
+            %(most)s - count(*),
+            %(most_of_host)s - count(*) FILTER (WHERE d.host_id = %(host_id)s)
+        ))
+        FROM drift AS d
+        WHERE d.source = %(source)s
+    )
+    ELSE 0
+END
 ON CONFLICT (source, path) DO NOTHING;
 
 -- name: add_late_window
@@ -238,31 +265,66 @@ ORDER BY 1, 2
 ON CONFLICT (scope, stable_id) DO NOTHING
 RETURNING scope, stable_id, node_id;
 
+-- name: lock_for_tailscale_node_changes
+-- In the same order always, and in a statement before the one that looks at them: it sees what the
+-- transaction before committed.
+SELECT
+FROM tailscale_nodes
+WHERE node_id = ANY(%(entity_ids)s::integer[])
+ORDER BY node_id
+FOR UPDATE;
+
 -- name: apply_tailscale_node_changes
--- The nodes as this reporter's newest sample shows them, unless another reporter's change is newer
--- and still stands. A version is only known of reporters, a login name only where the document
--- lists the users.
+-- The nodes as this reporter's newest sample shows them, where its word counts: it stands already;
+-- nobody's does; the reporter is the node, and no other host was that reports; or who spoke for
+-- the node was not heard for a day before this sample, or is another node now. Whoever was
+-- another node before (only of itself a host knows the version) gets none that others speak for. A sample of more than an hour from now is a wrong
+-- clock's. A version is only known of reporters, a login name only where the document lists the users.
 WITH newest AS (
     SELECT DISTINCT ON (c.node_id) c.*
     FROM tailscale_node_changes AS c
-    WHERE c.host_id = %(host_id)s AND c.node_id = ANY(%(entity_ids)s::integer[])
+    WHERE
+        c.host_id = %(host_id)s AND c.node_id = ANY(%(entity_ids)s::integer[])
+        AND c.time <= now() + INTERVAL '1 hour'
     ORDER BY c.node_id, c.time DESC
 ),
 
+judged AS (
+    SELECT
+        n.node_id,
+        n.said_by IS NULL AS is_free,
+        n.said_by = %(host_id)s AS is_teller,
+        EXISTS (
+            SELECT 1
+            FROM hosts AS t
+            WHERE
+                t.host_id = n.said_by
+                AND t.last_seen >= %(time)s - INTERVAL '1 day' AND t.last_seen <= now() + INTERVAL '1 hour'
+                AND (n.said_as = 'peer' OR (t.stable_id = n.stable_id AND n.scope IN ('', t.tailnet)))
+        ) AS stands,
+        coalesce(n.said_as = 'own', false) AS is_own,
+        n.node_id = %(own_id)s AND (
+            n.said_by IS NULL
+            OR NOT EXISTS (
+                SELECT 1
+                FROM tailscale_node_changes AS o
+                WHERE o.host_id = %(host_id)s AND o.node_id <> n.node_id AND o.version IS NOT NULL
+            )
+        ) AS may_own
+    FROM tailscale_nodes AS n
+    WHERE n.node_id = ANY(%(entity_ids)s::integer[])
+),
+
 applied AS (
-    SELECT v.*
+    SELECT
+        v.*,
+        coalesce(j.may_own, false) OR (j.is_teller AND j.is_own AND n.node_id = %(own_id)s) AS as_own
     FROM newest AS v
+    INNER JOIN judged AS j USING (node_id)
     INNER JOIN tailscale_nodes AS n USING (node_id)
     WHERE
         (%(current)s OR n.public_key IS NULL)
-        AND (
-            v.time >= n.changed_at
-            OR NOT EXISTS (
-                SELECT 1
-                FROM tailscale_node_changes AS c
-                WHERE c.node_id = n.node_id AND c.time = n.changed_at
-            )
-        )
+        AND (j.is_free OR j.is_teller OR NOT j.stands OR (j.may_own AND NOT j.is_own))
 ),
 
 earlier AS (
@@ -270,6 +332,7 @@ earlier AS (
     SET first_seen = %(time)s
     WHERE
         n.node_id = ANY(%(entity_ids)s::integer[]) AND n.first_seen > %(time)s
+        AND coalesce(n.said_by = %(host_id)s, true)
         AND NOT EXISTS (SELECT 1 FROM applied AS v WHERE v.node_id = n.node_id)
 )
 
@@ -292,9 +355,60 @@ SET
     allowed_ips = v.allowed_ips,
     primary_routes = v.primary_routes,
     first_seen = least(n.first_seen, %(time)s),
-    changed_at = v.time
+    changed_at = v.time,
+    said_by = v.host_id,
+    said_as = CASE WHEN v.as_own THEN 'own' ELSE 'peer' END
 FROM applied AS v
 WHERE n.node_id = v.node_id;
+
+-- name: nodes_to_settle
+-- The nodes that another host is to speak for, and who, as no sample of that host may come that
+-- changes anything: their own host where it is heard, else, where who spoke is not, the host that is
+-- known longest of those that tell of them.
+WITH heard AS (
+    SELECT h.*
+    FROM hosts AS h
+    WHERE h.last_seen >= now() - INTERVAL '1 day' AND h.last_seen <= now() + INTERVAL '1 hour'
+),
+
+open AS (
+    SELECT n.*
+    FROM tailscale_nodes AS n
+    LEFT JOIN heard AS t ON t.host_id = n.said_by
+    WHERE
+        n.said_by IS NOT NULL
+        AND (
+            t.host_id IS NULL
+            OR (n.said_as = 'own' AND NOT (t.stable_id IS NOT DISTINCT FROM n.stable_id AND n.scope IN ('', t.tailnet)))
+        )
+),
+
+heirs AS (
+    SELECT n.node_id, h.host_id, h.tailnet, TRUE AS own
+    FROM heard AS h
+    INNER JOIN tailscale_nodes AS n ON n.stable_id = h.stable_id AND n.scope IN ('', h.tailnet)
+    WHERE
+        (n.said_as = 'peer' OR n.node_id IN (SELECT o.node_id FROM open AS o))
+        AND NOT EXISTS (
+            SELECT 1
+            FROM tailscale_node_changes AS o
+            WHERE o.host_id = h.host_id AND o.node_id <> n.node_id AND o.version IS NOT NULL
+        )
+    UNION ALL
+    SELECT o.node_id, h.host_id, h.tailnet, FALSE
+    FROM open AS o
+    INNER JOIN tailscale_node_changes AS c ON c.node_id = o.node_id
+    INNER JOIN heard AS h ON h.host_id = c.host_id
+)
+
+SELECT DISTINCT ON (r.node_id) r.node_id, r.host_id, r.tailnet, r.own, now()
+FROM heirs AS r
+WHERE EXISTS (
+    SELECT 1
+    FROM tailscale_node_changes AS c
+    WHERE c.node_id = r.node_id AND c.host_id = r.host_id AND c.time <= now() + INTERVAL '1 hour'
+)
+ORDER BY r.node_id, r.own DESC, r.host_id;
 
 -- Sources: host, pattoo, json
 
@@ -1488,21 +1602,60 @@ WHERE received_at > now() - INTERVAL '1 day';
 
 -- Budgets, chunks and rejects
 
--- name: spend_budget
--- The row stays locked until the transaction ends: two that spend at once cannot overshoot.
-INSERT INTO budgets AS spent (token_id, day, hosts, series)
-VALUES (%(token_id)s, %(day)s, %(hosts)s, %(series)s)
-ON CONFLICT (token_id, day) DO UPDATE
-SET hosts = spent.hosts + excluded.hosts, series = spent.series + excluded.series
-RETURNING hosts, series;
+-- name: lock_budgets
+-- What was spent today (UTC). The rows stay locked until the transaction ends: two that spend at once
+-- cannot overshoot. The widest first, always, so that no two transactions wait for each other.
+INSERT INTO budgets AS spent (level, sender, host, day)
+SELECT l.level, l.sender, l.host, (now() AT TIME ZONE 'UTC')::date
+FROM (
+    VALUES (1, 'all', '', ''), (2, 'sender', %(sender)s, ''), (3, 'host', %(sender)s, %(host)s)
+) AS l (place, level, sender, host)
+ORDER BY l.place
+ON CONFLICT (level, sender, host) DO UPDATE
+SET
+    day = excluded.day,
+    hosts = CASE WHEN spent.day = excluded.day THEN spent.hosts ELSE 0 END,
+    series = CASE WHEN spent.day = excluded.day THEN spent.series ELSE 0 END,
+    attribute_bytes = CASE WHEN spent.day = excluded.day THEN spent.attribute_bytes ELSE 0 END,
+    short_hosts = CASE WHEN spent.day = excluded.day THEN spent.short_hosts ELSE 0 END,
+    short_series = CASE WHEN spent.day = excluded.day THEN spent.short_series ELSE 0 END,
+    short_attributes = CASE WHEN spent.day = excluded.day THEN spent.short_attributes ELSE 0 END
+RETURNING level, hosts, series, attribute_bytes;
 
--- name: lock_hosts
--- Held to the end, so that two senders cannot both make the last host that is allowed. The mode
--- excludes itself and lets budgets be spent. An advisory lock could be held by a reader.
-LOCK TABLE budgets IN SHARE UPDATE EXCLUSIVE MODE;
+-- name: spend_budgets
+UPDATE budgets
+SET
+    hosts = hosts + %(hosts)s,
+    series = series + %(series)s,
+    attribute_bytes = attribute_bytes + %(attribute_bytes)s
+WHERE
+    (level, sender, host) IN (
+        ('all', '', ''), ('sender', %(sender)s, ''), ('host', %(sender)s, %(host)s)
+    );
+
+-- name: note_shortage
+UPDATE budgets
+SET
+    short_hosts = short_hosts + %(short_hosts)s,
+    short_series = short_series + %(short_series)s,
+    short_attributes = short_attributes + %(short_attribute_bytes)s
+WHERE
+    level = %(level)s
+    AND sender = CASE WHEN %(level)s = 'all' THEN '' ELSE %(sender)s END
+    AND host = CASE WHEN %(level)s = 'host' THEN %(host)s ELSE '' END;
+
+-- name: spent_budgets
+-- Who ran out today (UTC), the widest level first.
+SELECT level, sender, host, short_hosts, short_series, short_attributes
+FROM budgets
+WHERE
+    day = (now() AT TIME ZONE 'UTC')::date
+    AND short_hosts + short_series + short_attributes > 0
+ORDER BY array_position(ARRAY['all', 'sender', 'host'], level), sender, host;
 
 -- name: count_hosts
--- A statement of its own behind the lock, so that it sees what the one before committed.
+-- A statement of its own behind the lock on the budget of all, so that it sees what the one before
+-- committed.
 SELECT count(*)
 FROM (SELECT FROM hosts LIMIT %(limit)s) AS known;
 

@@ -11,6 +11,7 @@ so that these tables are not even read for it.
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
@@ -20,7 +21,7 @@ import orjson
 
 from ringstats_ts.model import Batch, Changes, Entity
 from ringstats_ts.sql import statements
-from ringstats_ts.storage.database import Identifier, Transaction
+from ringstats_ts.storage.database import Database, Identifier, Params, Transaction
 from ringstats_ts.storage.ids import Ids
 
 Row = tuple[Entity | None, bytes, Mapping[str, Any]]
@@ -72,23 +73,42 @@ def record_changes(
             transaction.rows("settle_changes", params)
         transaction.rows("record_changes", params)
     touched = {*forgotten.get(changes.table, ()), *(record[changes.entity] for record in records)}
-    _apply(transaction, changes, batch, host_id, sorted(touched))
-
-
-def _apply(
-    transaction: Transaction, changes: Changes, batch: Batch, host_id: int, entity_ids: list[int]
-) -> None:
-    """Bring the dimension up to date with its entities' changes, where it shows the newest."""
-    name = f"apply_{changes.table}"
-    if entity_ids and name in statements():
-        params = {
+    if touched and f"apply_{changes.table}" in statements():
+        word: Params = {
             "host_id": host_id,
             "time": batch.time,
             "tailnet": batch.host.tailnet,
             "current": changes.current,
-            "entity_ids": entity_ids,
+            "own_id": ids.cell(changes.own),
+            "entity_ids": sorted(touched),
         }
-        transaction.rows(name, params)
+        _apply(transaction, changes.table, word)
+
+
+def _apply(transaction: Transaction, table: str, word: Params) -> None:
+    """Bring the dimension up to date with the host's changes of these entities, where its word counts."""
+    transaction.later(f"lock_for_{table}", word)
+    transaction.rows(f"apply_{table}", word)
+
+
+def settle_nodes(database: Database) -> int:
+    """Let others speak for the nodes whose teller fell silent, or whose own host is heard again; how many."""
+    heirs = database.rows("nodes_to_settle")
+    by_host: defaultdict[tuple[int, str, bool, datetime], list[int]] = defaultdict(list)
+    for node_id, *heir in heirs:
+        by_host[tuple(heir)].append(node_id)
+    for (host_id, tailnet, own, now), node_ids in by_host.items():
+        word: Params = {
+            "host_id": host_id,
+            "time": now,
+            "tailnet": tailnet,
+            "current": True,
+            "own_id": node_ids[0] if own else None,
+            "entity_ids": node_ids,
+        }
+        with database.transaction() as transaction:
+            _apply(transaction, "tailscale_node_changes", word)
+    return len(heirs)
 
 
 def forget_changes(transaction: Transaction, changes: Changes, *, host_id: int, at: datetime) -> list[int]:

@@ -19,6 +19,10 @@ OVERDUE = timedelta(minutes=15)
 """How late a job may be before it is worth a look; nothing runs for a while after a start."""
 
 
+SHOWN = 5
+"""Senders that are named in one line."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One line: what was looked at, whether it is well, and what was found."""
@@ -129,6 +133,22 @@ def _reporters(database: Database) -> tuple[bool, str]:
     return True, f"{counted(total, 'host')} known, {silent} of them not heard within the last hour"
 
 
+def _budgets(database: Database) -> tuple[bool, str]:
+    found = database.rows("spent_budgets")
+    if not found:
+        return True, "nothing new was turned away today"
+    shown = "; ".join(_short(*row) for row in found[:SHOWN])
+    more = f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+    return False, f"spent today (UTC): {shown}{more}. Is it meant? Then raise TSSTATS_NEW_*."
+
+
+def _short(level: str, sender: str, host: str, hosts: int, series: int, attributes: int) -> str:
+    who = {"all": "all senders", "sender": sender}.get(level, f"{host} from {sender}")
+    lacks = {"new host": hosts, "new series": series, "set of attributes": attributes}
+    told = ", ".join(f"{number:,} x {what}" for what, number in lacks.items() if number)
+    return f"{who} (left out: {told})"
+
+
 def _rejects(database: Database) -> tuple[bool, str]:
     ((count, latest),) = database.rows("count_rejects")
     if count:
@@ -144,5 +164,6 @@ _LOOKS: dict[str, Callable[[Database], tuple[bool, str]]] = {
     "size": _size,
     "drift": _drift,
     "reporters": _reporters,
+    "budgets": _budgets,
     "rejects": _rejects,
 }

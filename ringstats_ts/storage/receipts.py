@@ -25,6 +25,7 @@ class Task:
     """A batch to be stored, and how to know it again.
 
     `sent` is what is kept with its bad lines. `unsure`: it may be stored already, for all that is known.
+    `instead_of` is the receipt of what was stored of the same document in part, whose place it takes.
     """
 
     batch: Batch
@@ -33,6 +34,7 @@ class Task:
     replace: bool = False
     sent: Mapping[str, Any] = field(default_factory=dict)
     unsure: bool = False
+    instead_of: str | None = None
 
     @property
     def live(self) -> bool:
@@ -52,7 +54,7 @@ class Task:
 
     @property
     def unkept_key(self) -> str:
-        """The key of its receipt where its bad lines are not kept: when it comes again, they may be."""
+        """The key of its receipt where not all of it is kept: when it comes again, the rest may be."""
         return f"unkept:{self.receipt_id}"
 
 
@@ -84,14 +86,15 @@ def key_of(key: str | None, number: int) -> str | None:
 def found_receipt(task: Task, found: Sequence[Any]) -> Receipt | None:
     """The receipt of the same document, from what `find_documents` found of it; None if there is none.
 
-    It is this task's own where the connection broke after the commit.
+    That of a document which was stored in part is no answer to it. It is this task's own where the
+    connection broke after the commit.
 
     Raises
     ------
     ConflictingPayload
         where the key is another document's.
     """
-    receipt_id, key, digest, at, row_count = found
+    receipt_id, key, digest, at, row_count, short_rows = found
     if receipt_id is None:
         return None
     if bytes(digest) != task.batch.digest:
@@ -99,7 +102,16 @@ def found_receipt(task: Task, found: Sequence[Any]) -> Receipt | None:
             return None
         raise clash(task, key)
     own = str(receipt_id) == task.receipt_id
+    if short_rows and not own:
+        return None
     return receipt(replace(task, receipt_id=str(receipt_id)), at, row_count, duplicate=not own)
+
+
+def completing(task: Task, found: Sequence[Any]) -> Task:
+    """The task, to take the place of what was stored of the same document in part."""
+    receipt_id, _, _, at, *_ = found
+    batch = replace(task.batch, time=at)
+    return replace(task, batch=batch, replace=True, instead_of=str(receipt_id))
 
 
 def clash(task: Task, key: str) -> ConflictingPayload:
@@ -132,4 +144,5 @@ def receipt(
         left_out=sum(batch.left_out.values()),
         span=batch.span if batch.has_events else (at, at),
         rollup=batch.rollup or batch.source,
+        shortages=() if duplicate else batch.shortages,
     )

@@ -10,9 +10,9 @@ import orjson
 
 from ringstats_ts.errors import PayloadError
 from ringstats_ts.model import Receipt
-from ringstats_ts.storage.budget import Allowance, spend
+from ringstats_ts.storage.budget import Budget
 from ringstats_ts.storage.database import Transaction
-from ringstats_ts.storage.receipts import Task, found_receipt
+from ringstats_ts.storage.receipts import Task, completing, found_receipt
 
 
 class RefusedTask(Exception):
@@ -22,6 +22,13 @@ class RefusedTask(Exception):
         super().__init__(number, error)
         self.number = number
         self.error = error
+
+
+class Overtaken(Exception):
+    """Another transaction made one of the hosts meanwhile: this one is to begin again, and finds it.
+
+    To wait for its lock with those of the budgets in hand could be for ever.
+    """
 
 
 @dataclass(slots=True)
@@ -57,9 +64,7 @@ class Item:
 Numbered = Sequence[tuple[int, Task]]
 
 
-def enter(
-    transaction: Transaction, todo: Numbered, allowance: Allowance | None, *, careful: bool
-) -> list[Item]:
+def enter(transaction: Transaction, todo: Numbered, budget: Budget, *, careful: bool) -> list[Item]:
     """Lock the hosts of the tasks, make those that are missing, and look the tasks up.
 
     With `careful` they are made one by one, so that who is refused can be named.
@@ -70,6 +75,7 @@ def enter(
         where a host cannot be made or may not, or a key is another document's.
     PayloadError
         where it is not known which of the hosts it was.
+    Overtaken
     """
     first = {task.batch.host.identity: (number, task) for number, task in reversed(todo)}
     identities = {"identities": sorted(first)}
@@ -81,8 +87,9 @@ def enter(
     missing = [first[identity] for identity in sorted(first.keys() - known)]
     made: set[str] = set()
     for together in [[one] for one in missing] if careful else [missing]:
-        made |= _make(transaction, together, allowance)
-    transaction.later("lock_reporters", identities)
+        made |= _make(transaction, together, budget)
+    if len(made) < len(missing):
+        raise Overtaken
     items = look_up(transaction, todo)
     for item in items:
         if item.task.batch.host.identity in made:
@@ -108,6 +115,8 @@ def look_up(transaction: Transaction, todo: Numbered) -> list[Item]:
         reporter = reporters.setdefault(host_id, Reporter(host_id, last_seen, digests))
         try:
             receipt = found_receipt(task, found) or _own_receipt(transaction, task)
+            if receipt is None and found[0] is not None and found[-1]:
+                task = completing(task, found)
             items.append(Item(number, task, reporter, receipt))
         except PayloadError as error:
             raise RefusedTask(number, error) from error
@@ -121,7 +130,7 @@ def _own_receipt(transaction: Transaction, task: Task) -> Receipt | None:
     return found_receipt(task, found[0]) if found else None
 
 
-def _make(transaction: Transaction, missing: Numbered, allowance: Allowance | None) -> set[str]:
+def _make(transaction: Transaction, missing: Numbered, budget: Budget) -> set[str]:
     """Make these hosts; the identities of those that nobody else made meanwhile."""
     rows = [
         {
@@ -133,9 +142,9 @@ def _make(transaction: Transaction, missing: Numbered, allowance: Allowance | No
         }
         for _, task in missing
     ]
-    number, task = missing[0]
+    number, _ = missing[0]
     try:
-        spend(transaction, allowance, at=task.batch.received_at, hosts=len(missing))
+        budget.take_hosts([task.batch.host.identity for _, task in missing])
         made = transaction.rows("add_reporters", {"rows": orjson.dumps(rows).decode()})
     except PayloadError as error:
         if len(missing) > 1:

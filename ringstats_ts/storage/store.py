@@ -18,13 +18,13 @@ from datetime import UTC, datetime, timedelta
 
 from ringstats_ts.errors import OutcomeUnknown, PayloadError, StorageError, StorageUnavailable
 from ringstats_ts.model import Batch, Receipt, Rows
-from ringstats_ts.storage.budget import Allowance, spend
+from ringstats_ts.storage.budget import Allowance, Budget
 from ringstats_ts.storage.changes import Forgotten, forget_changes
 from ringstats_ts.storage.database import Database, Memory, Transaction, quote
 from ringstats_ts.storage.failures import Conflict, ConnectionLost
-from ringstats_ts.storage.ids import Ids, Spend
+from ringstats_ts.storage.ids import Ids
 from ringstats_ts.storage.receipts import Task, clash, receipt
-from ringstats_ts.storage.reporters import Item, Numbered, RefusedTask, enter, look_up
+from ringstats_ts.storage.reporters import Item, Numbered, Overtaken, RefusedTask, enter, look_up
 from ringstats_ts.storage.write import write
 
 __all__ = ["RefusedTask", "store"]
@@ -37,7 +37,9 @@ def store(database: Database, todo: Sequence[Task], *, allowance: Allowance | No
     """Commit all the tasks in one transaction, or none.
 
     Returns the receipts in order. A document that is stored already has `duplicate`
-    set and changes nothing. `allowance` bounds the hosts and entities that are made.
+    set and changes nothing. `allowance` bounds the hosts, entities and attributes that are made:
+    what is beyond it is left out, and the document goes in without. One that was stored so before
+    takes the place of what was stored of it.
 
     Raises
     ------
@@ -72,11 +74,15 @@ def store(database: Database, todo: Sequence[Task], *, allowance: Allowance | No
 def _try(
     database: Database, todo: Sequence[Task], allowance: Allowance | None, *, careful: bool
 ) -> list[Receipt]:
-    try:
-        return _store_all(database, todo, allowance, careful=careful)
-    except PayloadError as error:
-        if careful or len(todo) == 1:
-            raise RefusedTask(0, error) from error
+    while True:
+        try:
+            return _store_all(database, todo, allowance, careful=careful)
+        except Overtaken:
+            continue
+        except PayloadError as error:
+            if careful or len(todo) == 1:
+                raise RefusedTask(0, error) from error
+            break
     # Which of them it was shows when they are taken one by one.
     return _try(database, todo, allowance, careful=True)
 
@@ -88,9 +94,10 @@ def _store_all(
     ids = None
     try:
         with database.transaction() as transaction:
-            ids = Ids(transaction, database.memory, _spender(transaction, allowance, todo))
+            budget = Budget(transaction, allowance)
+            ids = Ids(transaction, database.memory, budget)
             numbered = list(enumerate(todo))
-            items = enter(transaction, numbered, allowance, careful=careful)
+            items = enter(transaction, numbered, budget, careful=careful)
             for run in _runs(numbered, careful=careful):
                 if len(run) < len(todo):
                     items = look_up(transaction, run)
@@ -100,13 +107,6 @@ def _store_all(
             database.memory = Memory()
         raise
     return [receipts[number] for number in range(len(todo))]
-
-
-def _spender(transaction: Transaction, allowance: Allowance | None, todo: Sequence[Task]) -> Spend:
-    def spend_series(series: int) -> None:
-        spend(transaction, allowance, at=todo[0].batch.received_at, series=series)
-
-    return spend_series
 
 
 def _runs(numbered: Numbered, *, careful: bool) -> Iterator[Numbered]:
@@ -160,7 +160,7 @@ def _store_one(transaction: Transaction, ids: Ids, item: Item, *, careful: bool)
     host_id = item.reporter.host_id
     forgotten: Forgotten = {}
     if item.task.replace:
-        forgotten = _drop(transaction, host_id, item.task.batch)
+        forgotten = _drop(transaction, host_id, item.task)
     elif careful and (found := _make_way(transaction, ids, host_id, item)):
         return found
     (done,) = write(transaction, ids, [item], forgotten)
@@ -203,13 +203,14 @@ def _stored(transaction: Transaction, host_id: int, batch: Batch) -> list[list[s
 
 def _wanted(ids: Ids, batch: Batch) -> list[list[str]]:
     """The rows of the batch as `_stored` gives them."""
-    ids.resolve([batch])
+    (batch,) = ids.resolve([batch])
     return [sorted(map(repr, zip(*ids.columns(part), strict=True))) for part in batch.rows]
 
 
-def _drop(transaction: Transaction, host_id: int, batch: Batch) -> Forgotten:
+def _drop(transaction: Transaction, host_id: int, task: Task) -> Forgotten:
     """Take away what is stored for this host and time, for its correction."""
-    at = {"host_id": host_id, "source": batch.source, "time": batch.time}
+    batch = task.batch
+    at = {"host_id": host_id, "source": batch.source, "time": batch.time, "instead_of": task.instead_of}
     transaction.rows("drop_receipts_at", at)
     forgotten = {
         changes.table: forget_changes(transaction, changes, host_id=host_id, at=batch.time)

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from ringstats_ts.config import Config
 from ringstats_ts.errors import RingstatsError, StorageUnavailable
+from ringstats_ts.storage.changes import settle_nodes
 from ringstats_ts.storage.chunks import make_next_chunks
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import refresh_late
@@ -47,7 +48,7 @@ def run_due_jobs(database: Database) -> int:
 
 
 def run_upkeep(database: Database, config: Config) -> None:
-    """Make the next chunks, prune what is kept for a while, refresh for late documents.
+    """Make the next chunks, prune what is kept for a while, settle who tells of nodes, refresh.
 
     What fails is logged and tried again in the next round; it stops nothing else. The
     refresh is last: it may take long, and chunks must be there by midnight.
@@ -55,6 +56,7 @@ def run_upkeep(database: Database, config: Config) -> None:
     for work in (
         lambda: make_next_chunks(database),
         lambda: prune(database, config),
+        lambda: settle_nodes(database),
         lambda: refresh_late(database),
     ):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -23,7 +24,21 @@ DRIFT_PATHS = 100
 DRIFT_LENGTH = 200
 """What is noted of one document's unknown fields; all of them are kept in attributes."""
 
-RECEIPT = ("receipt_id", "host_id", "source", "key", "digest", "time", "received_at", "row_count")
+DRIFT_OF_HOST = 1_000
+DRIFT_OF_SOURCE = 10_000
+"""Unknown fields that are noted in all; what is new in every document is not worth a row."""
+
+RECEIPT = (
+    "receipt_id",
+    "host_id",
+    "source",
+    "key",
+    "digest",
+    "time",
+    "received_at",
+    "row_count",
+    "short_rows",
+)
 
 Table = tuple[str, tuple[str, ...]]
 
@@ -36,7 +51,9 @@ def write(
     Those of one host are in the order of their times: what follows a late one is read from
     the tables, where those behind it are not yet.
     """
-    ids.resolve([item.task.batch for item in items])
+    for item, batch in zip(items, ids.resolve([item.task.batch for item in items]), strict=True):
+        if batch is not item.task.batch:
+            item.task = replace(item.task, batch=batch)
     for item in items:
         _write_changes(transaction, ids, item, forgotten or {})
     for item in items:
@@ -136,11 +153,12 @@ def _receipt_row(item: Item) -> tuple[Any, ...]:
         task.receipt_id,
         item.reporter.host_id,
         batch.source,
-        task.unkept_key if item.kept is False else task.receipt_key,
+        task.unkept_key if item.kept is False or (batch.has_events and batch.shortages) else task.receipt_key,
         batch.digest,
         batch.time,
         batch.received_at,
         _row_count(item),
+        batch.short_rows,
     )
 
 
@@ -178,7 +196,8 @@ def _note(transaction: Transaction, item: Item) -> None:
     if batch.drift:
         paths = sorted({path[:DRIFT_LENGTH] for path in batch.drift[:DRIFT_PATHS]})
         drift = {"source": batch.source, "host_id": item.reporter.host_id, "time": batch.time, "paths": paths}
-        transaction.later("add_drift", drift)
+        bounds = {"most": DRIFT_OF_SOURCE, "most_of_host": DRIFT_OF_HOST}
+        transaction.later("add_drift", drift | bounds)
     since, until = batch.span
     if since < batch.received_at - LATE:
         window = {"source": batch.rollup or batch.source, "since": since, "until": until}

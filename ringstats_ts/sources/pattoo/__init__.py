@@ -95,8 +95,8 @@ def _batch(post: Mapping[str, JSON], key: str, context: Context, digest: bytes) 
         digest=digest,
         rows=(),
         events=(
-            Events("samples", ("time", *SAMPLES), samples),
-            Events("documents", ("time", "agent", *DOCUMENTS), [document]),
+            Events("samples", ("time", *SAMPLES), samples, about="series_id"),
+            Events("documents", ("time", "agent", *DOCUMENTS), [document], beside=True),
         ),
         drift=tuple(sorted({*(rest.keys() - _KNOWN), *unknown_types})),
         warnings=warnings,

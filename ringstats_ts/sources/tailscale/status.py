@@ -60,10 +60,16 @@ def read_status(document: dict[str, Any], context: Context) -> Batch:
         digest=_digest(status, peers),
         rows=(
             Rows("tailscale_status", COLUMNS, [row]),
-            Rows("tailscale_peers", peer_rows.COLUMNS, peers.rows),
+            Rows("tailscale_peers", peer_rows.COLUMNS, peers.rows, about="node_id"),
         ),
         changes=(
-            Changes("tailscale_node_changes", "node_id", reporter.current, [*own_changes, *peers.changes]),
+            Changes(
+                "tailscale_node_changes",
+                "node_id",
+                reporter.current,
+                [*own_changes, *peers.changes],
+                own=own.entity if stable_id else None,
+            ),
             Changes("tailscale_status_changes", "host_id", True, [(None, facts_digest(facts), facts)]),
         ),
         drift=tuple(sorted({*unknown_status(status), *unknown_peer(node, "Self"), *peers.drift})),
