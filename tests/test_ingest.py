@@ -104,18 +104,18 @@ def test_all_attempts_share_one_deadline(monkeypatch, database_uri, database, co
 
     def lose_the_connection(transaction):
         attempts.append(transaction)
-        time.sleep(0.6)
+        time.sleep(1.2)
         own.connection().close()
         raise psycopg2.OperationalError("the server hung up")
 
     monkeypatch.setattr(Transaction, "commit", lose_the_connection)
-    with Database(database_uri, timedelta(seconds=1)) as own:
+    with Database(database_uri, timedelta(seconds=2)) as own:
         own.run("SELECT 1")
         began = time.monotonic()
         with pytest.raises(StorageUnavailable):
             ingest(Payload(json.dumps(make_status()).encode(), NOW), own, config)
-    assert time.monotonic() - began < 2
-    assert len(attempts) > 1
+    assert time.monotonic() - began < 10
+    assert 1 < len(attempts) < store_module.ATTEMPTS
     assert count() == 0
 
 

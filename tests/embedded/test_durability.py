@@ -233,8 +233,7 @@ def test_a_database_at_rest_is_checkpointed(data_dir, monkeypatch):
         assert execute(database.uri, redo % f"'{written}'") == [(False,)]
         execute(database.uri, "CREATE ROLE guest LOGIN")
         assert execute(database.uri.replace("postgres@", "guest@"), "SELECT 1") == [(1,)]
-        time.sleep(5)
-        assert execute(database.uri, redo % f"'{written}'") == [(True,)]
+        wait_until(lambda: execute(database.uri, redo % f"'{written}'") == [(True,)])
         assert database.restarts == 0
 
 

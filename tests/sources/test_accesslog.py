@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -208,11 +208,11 @@ HOSTILE = {
 @pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_line_takes_no_longer_than_its_length(line):
     text = f"{LINE}\n{line[:65536]}\n".encode()
-    start = perf_counter()
+    start = process_time()
     ACCESSLOG.detect(Log(text[len(LINE) + 1 :]))
     batch = parse(text)
     # 10 ms here; what is quadratic takes seconds.
-    assert perf_counter() - start < 0.5
+    assert process_time() - start < 0.5
     assert len(rows(batch)) + len(batch.bad_lines) == 2
 
 

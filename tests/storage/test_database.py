@@ -164,14 +164,14 @@ def select_one(uri, timeout=None):
 def test_one_thread_waits_for_a_server_that_hangs_and_the_others_fail_at_once(server, monkeypatch, protected):
     if not protected:
         monkeypatch.setattr(connect, "gate", lambda uri: connect.Gate())
-    timeout = timedelta(seconds=1)
+    timeout = timedelta(seconds=2.5)
     with server.frozen():
         with pytest.raises(StorageUnavailable):
             select_one(server.uri, timeout)
         time.sleep(connect.PAUSE_SECONDS[1])
         results = in_threads(8, lambda number: select_one(server.uri, timeout))
     assert all(type(error) is StorageUnavailable for error, _ in results)
-    waited = [seconds for _, seconds in results if seconds > 0.5]
+    waited = [seconds for _, seconds in results if seconds > timeout.total_seconds() / 2]
     assert len(waited) == (1 if protected else 8)
 
 
@@ -220,4 +220,4 @@ def test_requests_are_served_soon_after_the_server_is_back(server):
     served = [found for found, _ in in_threads(8, work)]
     restarts.join()
     assert len(served) == 8
-    assert max(served) - back[0] < 2
+    assert max(served) - back[0] < 5

@@ -21,10 +21,10 @@ from ringstats_ts.storage.watchdog import WATCHDOG, Watchdog
 from tests.faults.proxy import Proxy
 
 DEADLINE = timedelta(seconds=0.4)
-GRACE = 1.0
-"""What a request may take beyond its deadline [s]."""
+GRACE = 3.0
+"""What a request may take beyond its deadline, on a machine with other work [s]."""
 
-HANG = 1.8
+HANG = 5
 """How long what hangs does so by itself [s]: longer than the deadline and the grace."""
 
 
@@ -144,8 +144,17 @@ HANGS = {
 }
 
 
-@pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
-@pytest.mark.parametrize("name", HANGS)
+UNWATCHED = ("stopped backend at a statement", "dead network at COMMIT")
+"""What the others need, too, is shown by `tox -e faults`: without the watchdog each takes its time."""
+
+CASES = [
+    *((name, True) for name in HANGS),
+    *((name, False) for name in UNWATCHED),
+    *(pytest.param(name, False, marks=pytest.mark.faults) for name in HANGS if name not in UNWATCHED),
+]
+
+
+@pytest.mark.parametrize(("name", "watched"), CASES)
 def test_a_hanging_server_holds_nobody_beyond_the_deadline(server, proxy, name, watched):
     work, fault = HANGS[name]
     with Database(proxy.uri, watchdog=WATCHDOG if watched else Asleep()) as database:
@@ -230,7 +239,7 @@ def test_what_a_dead_network_leaves_behind_gives_up_its_locks(server):
     with Database(server.uri) as other, contextlib.suppress(ConnectionLost), silent.transaction() as held:
         held.query("LOCK TABLE things")
         begun = time.monotonic()
-        with contextlib.suppress(DeadlinePassed), other.deadline(timedelta(seconds=4)):
+        with contextlib.suppress(DeadlinePassed), other.deadline(timedelta(seconds=8)):
             other.run("SELECT count(*) FROM things")
         took = time.monotonic() - begun
     assert took < DEADLINE.total_seconds() + GRACE
@@ -290,7 +299,7 @@ def late():
         database.run("SELECT 1")
         try:
             with database.deadline(timedelta(seconds=0.3)):
-                database.run("SELECT pg_sleep(10)")
+                database.run("SELECT pg_sleep(100)")
         except DeadlinePassed:
             return True
 
@@ -299,9 +308,7 @@ if os.fork() == 0:
     os._exit(0 if late() else 1)
 raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
-    begun = time.monotonic()
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
-    assert time.monotonic() - begun < 8
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 class Holed(Database):
@@ -338,7 +345,7 @@ def test_a_long_statement_of_any_database_is_left_in_time(database_uri):
         database.run("SELECT 1")
         begun = time.monotonic()
         with pytest.raises(DeadlinePassed), database.deadline(DEADLINE):
-            database.run("SELECT pg_sleep(3)")
+            database.run("SELECT pg_sleep(5)")
         assert time.monotonic() - begun < DEADLINE.total_seconds() + GRACE
     with Database(database_uri) as database:
         assert database.run("SELECT 1") == [(1,)]

@@ -271,7 +271,7 @@ class TestRevoked:
 
     def refused_from(self, server, make_token, database, body):
         token = make_token("*")
-        threads, answers = self.load(server, token, body, 5)
+        threads, answers = self.load(server, token, body, 6)
         time.sleep(1)
         revoke_tokens(database, [read_token(token).key_id])
         revoked = time.monotonic()
@@ -283,16 +283,16 @@ class TestRevoked:
         return max(taken)
 
     def test_is_refused_as_soon_as_it_is_forgotten(self, guarded, make_token, database, body):
-        assert self.refused_from(guarded, make_token, database, body) < 2
+        assert self.refused_from(guarded, make_token, database, body) < 3.5
 
     def test_would_be_taken_on_without_the_bound(self, start_server, make_token, database, body):
         unbound = start_server(TSSTATS_AUTH="on", TSSTATS_TOKEN_CACHE="1 hour", TSSTATS_WORKERS="1")
 
-        assert self.refused_from(unbound, make_token, database, body) > 3
+        assert self.refused_from(unbound, make_token, database, body) > 3.5
 
     def test_expires_at_once(self, start_server, make_token, body):
         server = start_server(TSSTATS_AUTH="on", TSSTATS_TOKEN_CACHE="1 hour", TSSTATS_WORKERS="1")
-        expires_at = datetime.now(UTC) + timedelta(seconds=3)
+        expires_at = datetime.now(UTC) + timedelta(seconds=5)
         headers = bearer(make_token("*", expires_at=expires_at))
 
         assert server.post(body, headers=headers).status == 200
@@ -323,7 +323,7 @@ def test_use_is_noted_once_an_hour(guarded, make_token, database, connection, bo
 class TestDatabaseAway:
     def test_a_known_token_is_known_for_its_time_and_then_is_503(self, start_server, relay, make_token):
         server = start_server(
-            relay.uri, TSSTATS_AUTH="on", TSSTATS_TOKEN_CACHE="3 seconds", TSSTATS_WORKERS="1"
+            relay.uri, TSSTATS_AUTH="on", TSSTATS_TOKEN_CACHE="5 seconds", TSSTATS_WORKERS="1"
         )
         headers = BROWSER | bearer(make_token("*", "read"))
         assert server.get("/", **headers).status == 200
@@ -333,7 +333,7 @@ class TestDatabaseAway:
         within = server.get("/", **headers)
         # The page itself, which may be shown from memory, or say that the database is away.
         assert "ringstats-ts</h1>" in within.text
-        time.sleep(3.1)
+        time.sleep(5.1)
         after = server.get("/", **headers)
         assert (after.status, after.json["retryable"]) == (503, True)
         assert "retry-after" in after.headers
@@ -517,7 +517,7 @@ def with_checksum(head):
 
 
 def wait_for_lines(server, number):
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while len(lines := server.log_lines()) < number and time.monotonic() < until:
         time.sleep(0.05)
     return lines

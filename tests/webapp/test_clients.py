@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -108,7 +107,8 @@ def test_wget_reads_that_the_service_is_busy(start_server, body, tmp_path):
     (tmp_path / "large").write_bytes(bytes(3_000_000))
     with server.raw() as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n")
-        time.sleep(0.5)
+        # The one that looks is in flight, too.
+        server.wait_until(lambda: "\ntsstats_requests_in_flight 2" in server.get("/metrics").text)
         command = ["wget", "-qSO-", "--tries=1", "--post-file", "large", server.url]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, "Retry-After:" in done.stderr) == (8, True)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -165,7 +165,14 @@ def test_every_answer_has_the_headers(server, body):
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [(str(uuid4()), True), ("abc-1", True), ("x" * 64, True), ("x" * 65, False), ("a b", False), ("", False)],
+    [
+        ("5f1a3c9e-0b7d-4d4b-9a53-0c2d6b1e7f80", True),
+        ("abc-1", True),
+        ("x" * 64, True),
+        ("x" * 65, False),
+        ("a b", False),
+        ("", False),
+    ],
 )
 def test_a_request_id_is_echoed_where_it_can_be(server, given, kept):
     answer = server.post(b"", headers={"Request-Id": given})

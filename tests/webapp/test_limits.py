@@ -3,7 +3,6 @@
 import gzip
 import re
 import socket
-import time
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ringstats_ts.config import Config
+from tests.hostile.intake import processor_seconds
 from webapp import create_app
 
 LIMIT = Config.from_env({}).max_body_bytes
@@ -72,10 +72,10 @@ def bomb():
 @pytest.mark.parametrize("named", [True, False])
 def test_a_gzip_bomb_is_refused_fast_and_in_bounded_memory(server, bomb, named):
     before = _peak_kib(server)
-    started = time.monotonic()
+    before_seconds = processor_seconds(server)
     answer = server.post(bomb, headers={"Content-Encoding": "gzip"} if named else {})
     assert (answer.status, answer.json["errors"][0]["code"]) == (413, "payload-too-large")
-    assert time.monotonic() - started < 1
+    assert processor_seconds(server) - before_seconds < 1
     assert _peak_kib(server) - before < 64 * 1024
 
 
