@@ -45,6 +45,11 @@ def seats(threads: int) -> int:
     return threads - reserve(threads)
 
 
+def looks(threads: int) -> int:
+    """How many of them pages, metrics and the like may have; what is left is for health checks."""
+    return max(reserve(threads) - 1, 1)
+
+
 def patience(config: Config) -> float:
     """Seconds to wait at each of the two gates."""
     return config.queue_timeout.total_seconds() / 2

@@ -5,7 +5,7 @@
 """
 
 from ringstats_ts.config import Config
-from webapp import multiprocess, server
+from webapp import heads, multiprocess, server
 
 _config = Config.from_env()
 
@@ -36,7 +36,7 @@ max_requests_jitter = 1_000
 # The heartbeat touches a file: on a disk that stalls, gunicorn would kill healthy workers.
 worker_tmp_dir = multiprocess.memory_directory()
 
-limit_request_line = 4094
+limit_request_line = heads.LINE_BYTES
 limit_request_fields = 64
 limit_request_field_size = 8190
 

@@ -2,16 +2,19 @@
 
 gunicorn itself puts every request into an endless queue for its threads, waits for ever for the rest
 of a head or a body, and sees connections off in the one thread that accepts new ones. Here that
-thread looks at the first bytes of a request. Who brings a document needs a seat; those without one
-wait in a line that costs no thread, and are told soon that it was in vain. All others find a thread.
+thread waits for whole heads, too. Who brings a document needs one kind of seat, who wants to look
+at something another; those without one wait in a line that costs no thread, and are told soon that
+it was in vain. A thread is left for health checks.
 """
 
 from __future__ import annotations
 
+import re
 import socket
+import struct
 from concurrent.futures import Future
-from functools import partial
-from selectors import EVENT_READ
+from contextlib import suppress
+from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
@@ -19,17 +22,12 @@ from gunicorn import util
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from ringstats_ts.config import Config
-from webapp import errors
-from webapp.admission import Line, patience, seats
+from webapp import errors, heads
+from webapp.admission import Line, looks, patience, seats
 from webapp.deadline import Deadline, TimedReader
+from webapp.heads import Heads
 from webapp.metrics import metrics
 from webapp.parting import Partings
-
-FIRST_SECONDS = 5.0
-"""For the first byte on a new connection."""
-
-HEAD_SECONDS = 10.0
-"""For the request line and headers."""
 
 REST_SECONDS = 10.0
 """For the rest of a body that nobody wants, up to 64 KiB; behind more the connection is closed.
@@ -37,11 +35,19 @@ REST_SECONDS = 10.0
 No shorter than for the head: the earliest deadline wakes the watching thread, once for all later ones.
 """
 
+SEND_TIMEOUT = struct.pack("ll", 5, 0)
+"""For a client to make room for more of its answer, as the kernel has it: seconds and microseconds."""
+
 # Together less than gunicorn's worker_connections, so that health checks find room too.
 WAITING = 256
-PARTING = 128
+LOOKING = 64
+PARTING = 96
 
-SEATLESS = (b"GET ", b"HEAD ", b"OPTIONS ")
+SPARE = 16
+"""Connections that are never taken by those that wait for a head: the oldest of these makes room."""
+
+HEALTH = re.compile(rb"(?:GET|HEAD) /healthz/?[ ?]")
+LOOKS = (b"GET ", b"HEAD ", b"OPTIONS ")
 """Methods that bring nothing to store."""
 
 
@@ -53,39 +59,35 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         config = Config.from_env()
         self._body_seconds = config.body_timeout.total_seconds()
         self._patience = patience(config)
-        self._line: Line[Any] = Line(seats(config.threads), WAITING, self._patience)
+        self._documents: Line[Any] = Line(seats(config.threads), WAITING, self._patience)
+        self._looks: Line[Any] = Line(looks(config.threads), LOOKING, self._patience)
         util.write_error = errors.write_problem
         super().init_process()
 
     def run(self) -> None:
-        """Serve until told to stop, then answer who is here. Waits for all of them, the line too."""
+        """Serve until told to stop, then answer who is here. Waits for all of them, the lines too."""
         self._partings = Partings(self.poller, PARTING, self._gone)
+        self._heads = Heads(self.poller, self._admit, self._refuse_head, self._part)
         super().run()
 
+    def accept(self, listener: socket.socket) -> None:
+        """Take a connection in; where there are many, in the place of one that has not asked for anything."""
+        super().accept(listener)
+        if self.nr_conns > self.worker_connections - SPARE and (late := self._heads.make_room()):
+            late.close()
+            self._gone()
+
     def enqueue_req(self, conn: TConn) -> None:
-        """Give a connection that has something to say a thread, now or when it has a seat."""
-        try:
-            first = _first_bytes(conn)
-        except BlockingIOError:
-            self._await_first_byte(conn)
-            return
-        except OSError:
-            first = b""
-        conn.brings_document = first.startswith(b"POST ")
-        if not first:
-            self._partings.begin(conn.sock)
-        elif first.startswith(SEATLESS) or self._line.sit(conn):
-            self._hand_over(conn)
-        elif self._line.wait(conn, monotonic()):
-            metrics().waiting.inc()
-        else:
-            self._turn_away(conn, 0.0)
+        """Wait for the head of the connection's next request."""
+        if not conn.initialized:
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, SEND_TIMEOUT)
+        self._heads.begin(conn)
 
     def finish_request(self, conn: TConn, done: Future[Any]) -> None:
         """Give its seat to the next in line, and see the connection off or wait for its next request."""
-        following = self._line.leave(conn)
+        following = conn.line.leave(conn) if conn.line else None
         if following is not None:
-            metrics().waiting.dec()
+            self._count_waiting(following, -1)
             self._hand_over(following)
         if done.cancelled() or done.exception() or not done.result():
             self._partings.begin(conn.sock)
@@ -94,53 +96,78 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Do what there is to do, once, within `timeout` seconds."""
-        due = min(self._line.due, self._partings.due) - monotonic()
+        waits = (self._documents, self._looks, self._partings, self._heads)
+        due = min(wait.due for wait in waits) - monotonic()
         super().wait_for_and_dispatch_events(max(min(timeout, due), 0.0))
         now = monotonic()
-        for conn in self._line.late(now):
-            metrics().waiting.dec()
+        for conn in (*self._documents.late(now), *self._looks.late(now)):
+            self._count_waiting(conn, -1)
             self._turn_away(conn, self._patience)
         self._partings.end_late(now)
+        self._heads.end_late(now)
 
     def handle(self, conn: TConn) -> Any:
         """Take one request from the connection. Not true where the connection is to be closed."""
-        conn.head = Deadline(conn.sock, HEAD_SECONDS)
+        conn.head = Deadline(conn.sock, heads.SECONDS)
         with conn.head:
             return super().handle(conn)
 
     def handle_request(self, req: Any, conn: TConn) -> bool:
         """Answer the request; gunicorn then reads what is left of its body, or gives up."""
         conn.head.stop()
+        if req.method != "POST" and any(map(_is_of_a_body, req.headers)):
+            # Nobody wants it, and to wait for its end would hold a thread.
+            req.force_close()
         reader = TimedReader(req.body.reader, conn.sock, self._body_seconds, req.force_close)
         req.body.reader = reader
         kept: bool = super().handle_request(req, conn)
         reader.allow(REST_SECONDS)
         return kept
 
-    def _await_first_byte(self, conn: TConn) -> None:
-        conn.timeout = monotonic() + FIRST_SECONDS
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+    def _admit(self, conn: TConn) -> None:
+        """Give a connection whose head is there a thread, now or when it has a seat."""
+        head = conn.parser.unreader.buf.getvalue().lstrip(b"\r\n")
+        conn.brings_document = head.startswith(b"POST ")
+        conn.line = None
+        if HEALTH.match(head):
+            self._hand_over(conn)
+            return
+        conn.line = self._looks if head.startswith(LOOKS) else self._documents
+        if conn.line.sit(conn):
+            self._hand_over(conn)
+        elif conn.line.wait(conn, monotonic()):
+            self._count_waiting(conn, 1)
+        else:
+            self._turn_away(conn, 0.0)
+
+    def _refuse_head(self, conn: TConn) -> None:
+        line = heads.has_line(conn.parser.unreader.buf.getvalue())
+        status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if line else HTTPStatus.REQUEST_URI_TOO_LONG
+        with suppress(OSError):
+            errors.write_problem(conn.sock, status, "", "")
+        self._part(conn)
+
+    def _part(self, conn: TConn) -> None:
+        self._partings.begin(conn.sock)
+
+    def _count_waiting(self, conn: TConn, number: int) -> None:
+        if conn.line is self._documents:
+            metrics().waiting.inc(number)
 
     def _hand_over(self, conn: TConn) -> None:
-        # A thread of gunicorn would look again, with a poller of its own.
-        conn.data_ready = True
         super().enqueue_req(conn)
 
     def _turn_away(self, conn: TConn, waited: float) -> None:
         answer = errors.turn_away(waited, document=conn.brings_document)
-        try:
+        with suppress(OSError):
             conn.sock.setblocking(False)
             conn.sock.send(answer)
-        except OSError:
-            pass
-        self._partings.begin(conn.sock)
+        self._part(conn)
 
     def _gone(self) -> None:
         self.nr_conns -= 1
 
 
-def _first_bytes(conn: TConn) -> bytes:
-    """The first of the next request, which stay where they are; none at the end of the connection."""
-    ahead: bytes = conn.parser.unreader.buf.getvalue() if conn.parser else b""
-    return ahead or conn.sock.recv(8, socket.MSG_PEEK)
+def _is_of_a_body(header: tuple[str, str]) -> bool:
+    name, value = header
+    return name == "TRANSFER-ENCODING" or (name == "CONTENT-LENGTH" and value.strip() != "0")

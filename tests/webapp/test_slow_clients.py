@@ -1,6 +1,7 @@
 """Clients that take their time: each wait has an end, and nobody else waits with them."""
 
 import contextlib
+import http.client
 import json
 import socket
 import threading
@@ -91,17 +92,126 @@ def test_a_slow_body_in_time_is_taken_and_the_connection_goes_on(start_server, b
         assert b'"alive"' in connection.makefile("rb").read()
 
 
-def test_a_head_that_does_not_end_is_not_waited_for(start_server, monkeypatch):
+AT_ONCE = 5
+"""Half of the seconds that a head may take: on a machine with other work, too."""
+
+SLOW_HEADS = {
+    "nothing": b"",
+    "a byte": b"P",
+    "a method": b"POST ",
+    "a line": b"GET / HTTP/1.1\r\n",
+    "half a header": b"POST / HTTP/1.1\r\nHost: localhost\r\nX: ",
+    "an empty line": b"\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00",
+}
+
+
+@pytest.mark.parametrize("head", SLOW_HEADS.values(), ids=SLOW_HEADS)
+def test_heads_that_do_not_end_hold_nobody_up(start_server, body, head, count):
     server = start_server(TSSTATS_WORKERS="1", TSSTATS_THREADS="2")
     with contextlib.ExitStack() as stack:
-        for _ in range(4):
+        for number in range(60):
             connection = stack.enter_context(server.raw())
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
-            stack.enter_context(trickle(connection, 0.5))
+            connection.sendall(head)
+            if number < 4:
+                stack.enter_context(trickle(connection, 0.5))
+        for path in ("/healthz", "/metrics", "/"):
+            started = time.monotonic()
+            assert server.get(path).status == 200
+            assert time.monotonic() - started < AT_ONCE
+        assert server.post(body).status == 200
+
+
+def test_a_head_that_does_not_end_is_not_waited_for(start_server):
+    server = start_server(TSSTATS_WORKERS="1")
+    started = time.monotonic()
+    with server.raw() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+        with trickle(connection, 0.5):
+            assert connection.recv(1) == b""
+    assert 5 < time.monotonic() - started < 60
+
+
+def test_a_head_that_comes_in_pieces_is_read(start_server, body):
+    server = start_server(TSSTATS_WORKERS="1")
+    request = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with server.raw() as connection:
+        for _ in range(2):
+            for at in range(len(request)):
+                connection.sendall(request[at : at + 1])
+            connection.sendall(body)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, bool(answer.read())) == (200, True)
+
+
+def test_a_head_without_end_is_refused(start_server):
+    server = start_server(TSSTATS_WORKERS="1")
+    with server.raw() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 3000)
+        assert answer_of(connection)[0] == 431
+
+
+def test_more_slow_heads_than_connections_leave_room(start_server):
+    server = start_server(TSSTATS_WORKERS="1")
+    with contextlib.ExitStack() as stack:
+        for _ in range(700):
+            stack.enter_context(server.raw()).sendall(b"G")
+        for _ in range(5):
+            started = time.monotonic()
+            assert server.get("/healthz").status == 200
+            assert time.monotonic() - started < AT_ONCE
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics"])
+def test_bodies_that_nobody_wants_hold_no_thread(start_server, path):
+    server = start_server(TSSTATS_WORKERS="1", TSSTATS_THREADS="2")
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(server.raw()).sendall(head)
         started = time.monotonic()
         assert server.get("/healthz").status == 200
-        # Twice the bound of a head: there are two threads.
-        assert 5 < time.monotonic() - started < 60
+        assert time.monotonic() - started < AT_ONCE
+
+
+def test_who_looks_at_pages_leaves_threads_for_health_checks_and_documents(start_server, body, connection):
+    """The database answers no page."""
+    server = start_server(TSSTATS_WORKERS="1", TSSTATS_THREADS="4", TSSTATS_DATABASE_TIMEOUT="10 seconds")
+    with connection.cursor() as cursor, contextlib.ExitStack() as stack:
+        cursor.execute("BEGIN; LOCK TABLE hosts, tailscale_status IN ACCESS EXCLUSIVE MODE")
+        pages = [stack.enter_context(server.raw()) for _ in range(8)]
+        for page in pages:
+            page.sendall(
+                b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
+            )
+        time.sleep(0.5)
+        for _ in range(5):
+            started = time.monotonic()
+            assert server.get("/healthz").status == 200
+            assert time.monotonic() - started < AT_ONCE
+        answers = [page.makefile("rb").read() for page in pages]
+        cursor.execute("ROLLBACK")
+    assert {int(answer.split()[1]) for answer in answers} == {503}
+    busy = [answer for answer in answers if b"/problems/busy" in answer]
+    assert len(busy) == len(pages) - 1
+    assert all(b"Retry-After: " in answer and b"Ingest-" not in answer for answer in busy)
+
+
+def test_who_does_not_read_the_answer_holds_no_thread_for_ever(start_server):
+    server = start_server(TSSTATS_WORKERS="1", TSSTATS_THREADS="2")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        connection.connect(("127.0.0.1", server.port))
+        for _ in range(2000):
+            try:
+                connection.send(b"GET /openapi.yaml HTTP/1.1\r\nHost: localhost\r\n\r\n", socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+        until = time.monotonic() + 60
+        while server.get("/openapi.yaml").status != 200:
+            assert time.monotonic() < until
+            time.sleep(1)
 
 
 def test_who_keeps_his_end_open_holds_nobody_up(start_server):
