@@ -40,7 +40,7 @@ VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
-    CMD ["python", "-c", "import os, urllib.request as http; port = os.environ['TSSTATS_LISTEN'].rpartition(':')[2]; http.urlopen(f'http://127.0.0.1:{port}/healthz', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as http; port = os.environ['TSSTATS_LISTEN'].rpartition(':')[2]; http.urlopen(f'http://127.0.0.1:{port}/readyz', timeout=4)"]
 # `up` migrates, then serves; with DATABASE_URI on that database, else on the embedded one in /data.
 ENTRYPOINT ["tsstats"]
 CMD ["up"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from ringstats_ts.storage import overview, schema
+from ringstats_ts.storage import clientkey, overview, schema
 from webapp.auth import require
 from webapp.metrics import metrics
 from webapp.service import service
@@ -20,9 +20,8 @@ def alive() -> Response:
 
 @routes.get("/readyz")
 def ready() -> Response:
-    """The database takes writes, as tried at most two seconds ago; else 503 with the reason."""
-    here = service()
-    here.readiness.get(_look)
+    """The database takes documents, as tried at most two seconds ago; else 503 with the reason."""
+    service().readiness.get(_look)
     return Response('{"status": "ready"}\n', mimetype="application/json")
 
 
@@ -36,6 +35,9 @@ def counted() -> Response:
 
 
 def _look() -> None:
-    database = service().database()
+    here = service()
+    database = here.database()
     schema.check(database)
-    overview.check_writable(database)
+    with database.deadline():
+        overview.check_writable(database)
+        clientkey.check_kept_key(database, here.config)

@@ -15,8 +15,10 @@ from ringstats_ts.cli.errors import FAILED
 from ringstats_ts.cli.options import configured, database_options, json_option, open_uri
 from ringstats_ts.config import Config
 from ringstats_ts.errors import RingstatsError
+from ringstats_ts.storage.clientkey import check_kept_key
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.health import Finding, examine
+from ringstats_ts.storage.overview import check_writable
 
 FREE_NEEDED = 1_000_000_000
 """Free space [bytes] below which the embedded database is about to stop taking writes."""
@@ -29,7 +31,8 @@ FREE_NEEDED = 1_000_000_000
 def doctor(ctx: click.Context, as_json: bool, database_uri: str | None, data_dir: Path | None) -> None:
     """Check database, migrations, jobs, clock and disk.
 
-    Each is one line. Nothing is changed. Exit code 1 says that something is bad.
+    Each is one line. Nothing is changed: a document that is written on trial is rolled back. Exit
+    code 1 says that something is bad.
 
     \b
     tsstats doctor
@@ -55,9 +58,22 @@ def _findings(config: Config) -> Iterator[Finding]:
             return
     try:
         with open_uri(config, as_it_is=True) as uri, Database(uri) as database:
-            yield from examine(database, config.policies)
+            for finding in examine(database, config.policies):
+                yield finding
+                if finding.subject == "migrations" and finding.ok:
+                    yield _posts(database, config)
     except RingstatsError as error:
         yield Finding("database", False, str(error))
+
+
+def _posts(database: Database, config: Config) -> Finding:
+    """Take the way of a document, as `/readyz` does."""
+    try:
+        check_writable(database)
+        check_kept_key(database, config)
+    except RingstatsError as error:
+        return Finding("posts", False, str(error))
+    return Finding("posts", True, "a document can be written and read; the trial was rolled back")
 
 
 def _disk(data_dir: Path) -> Finding:

@@ -18,9 +18,11 @@ from typing import Generic, TypeVar
 from ringstats_ts.config import Config
 from ringstats_ts.errors import ConfigError
 from ringstats_ts.lookups import Lookups
-from ringstats_ts.references.keys import client_keys
+from ringstats_ts.references.keys import client_keys, has_key
 from ringstats_ts.references.networks import read_networks
 from ringstats_ts.references.places import read_places
+
+__all__ = ["fingerprint", "has_key", "references"]
 
 logger = logging.getLogger(__name__)
 

@@ -50,6 +50,11 @@ def client_keys(config: Config) -> tuple[bytes, ...]:
     return read_keys(text, str(path))
 
 
+def has_key(config: Config) -> bool:
+    """Whether there is a key; `client_keys` makes one."""
+    return config.client_key is not None or (config.data_dir / FILE_NAME).exists()
+
+
 def read_keys(text: str, where: str) -> tuple[bytes, ...]:
     """Read keys, one a line. Blank lines, and those that begin with `#`, are passed over.
 

@@ -114,11 +114,13 @@ def read_traffic(database: Database, *, now: datetime) -> DayTraffic:
 
 
 def check_writable(database: Database) -> None:
-    """Try a write that leaves nothing behind but reaches the write-ahead log.
+    """Take the way of a post: write and read what every document needs, and roll it back.
+
+    Nothing is left behind but what reached the write-ahead log.
 
     Raises
     ------
     StorageError
-        where the database is away, read-only, or the user may not write.
+        where the database is away, damaged, full or read-only, or the user may not write.
     """
     database.rows("check_writable")

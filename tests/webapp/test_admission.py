@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from ringstats_ts.identity import new_token, read_token
 from ringstats_ts.model import Token
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.tokens import add_token
+from webapp import admission
 from webapp.admission import BURST_SECONDS, Admission, Line, Rates, Turns, reserve, seats
 from webapp.worker import WAITING
 
@@ -69,6 +71,24 @@ class TestTurns:
             list(pool.map(come_and_go, range(8)))
         assert max(most) <= 2
         assert [turns.take(0) for _ in range(3)] == [True, True, False]
+
+    def test_one_that_comes_just_too_late_is_not_lost(self, monkeypatch):
+        """It is given between the end of the wait and the look whether it was."""
+        turns = Turns(1)
+        assert turns.take(0)
+
+        class Late(threading.Event):
+            def wait(self, timeout=None):
+                turns.give()
+                return False
+
+        monkeypatch.setattr(admission, "threading", SimpleNamespace(Event=Late, Lock=threading.Lock))
+        assert turns.take(5)
+        assert not turns.waiting
+        monkeypatch.undo()
+        assert not turns.take(0)
+        turns.give()
+        assert turns.take(0)
 
 
 class TestLine:
@@ -142,13 +162,13 @@ def test_threads_are_left_for_others(threads):
 
 
 def test_the_wait_of_a_token_is_told():
-    admission = Admission(Config.from_env({"TSSTATS_RATE": "1"}))
+    door = Admission(Config.from_env({"TSSTATS_RATE": "1"}))
     token = Token(1, "k", "*", frozenset({"ingest"}))
     for _ in range(10):
-        admission.check_rate(token)
-    admission.check_rate(None)
+        door.check_rate(token)
+    door.check_rate(None)
     with pytest.raises(TooManyRequests) as refused:
-        admission.check_rate(token)
+        door.check_rate(token)
     assert 0.9 < refused.value.retry_after <= 1
 
 

@@ -9,13 +9,17 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
+from ringstats_ts.config import Config
 from ringstats_ts.identity import new_token, read_token
+from ringstats_ts.model import Token
 from ringstats_ts.storage.database import Database
-from ringstats_ts.storage.tokens import add_token, list_tokens, revoke_tokens
+from ringstats_ts.storage.tokens import StoredToken, add_token, list_tokens, revoke_tokens
 from tests.service import START_SECONDS, Service, free_port, handed_over, own_environment
+from webapp import auth
 from webapp.auth import FAILURES
 from webapp.server import CONFIG_FILE
 
@@ -394,6 +398,30 @@ def test_a_web_page_may_not_send(server, body, count):
         "A web page may not send documents. Send it with curl, wget or a program.",
     )
     assert count("receipts") == 0
+
+
+def test_a_revocation_counts_from_the_question_not_the_answer(monkeypatch):
+    """The answer of a slow database may be of before it."""
+    text, clock, asked = new_token(), [1000.0], []
+    credential = read_token(text)
+    stored = StoredToken(
+        Token(1, credential.key_id, "*", frozenset({"ingest"})),
+        credential.digest,
+        *(datetime.now(UTC), None, datetime.now(UTC), None),
+    )
+
+    def find(*_):
+        asked.append(clock[0])
+        clock[0] += 10
+        return stored
+
+    monkeypatch.setattr(auth, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(auth, "find_token", find)
+    monkeypatch.setattr(auth, "service", lambda: SimpleNamespace(database=lambda: None))
+    gate = auth.Gate(Config.from_env({"TSSTATS_TOKEN_CACHE": "15 seconds"}))
+    for clock[0] in (1000.0, 1014.9, 1015.0):
+        gate.verify(text, "192.0.2.1", encrypted=True)
+    assert asked == [1000.0, 1015.0]
 
 
 @pytest.mark.parametrize(

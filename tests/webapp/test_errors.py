@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from uuid import UUID
 
 import pytest
@@ -227,3 +228,15 @@ def test_a_log_waits_for_the_key_that_cannot_be_made_yet(start_server, tmp_path,
     assert str(data) in server.log
     data.unlink()
     assert server.post(log, "/?host=web-1").json["rows"] == 1
+
+
+def test_the_day_of_a_budget_ends_at_midnight_utc(monkeypatch):
+    """Wherever the machine stands."""
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        wait = webapp_errors._until_tomorrow()
+        assert wait == pytest.approx(86400 - time.time() % 86400, abs=5)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
