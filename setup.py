@@ -53,7 +53,6 @@ setup(
         "psycopg2-binary>=2.9.10,<3",
         "pyarrow>=18,<27",
         "rich>=13.7,<16",
-        "sqlparse>=0.5,<1",
         "yoyo-migrations>=9,<10",
     ],
     entry_points={"console_scripts": ["tsstats = ringstats_ts.cli:main"]},

@@ -1,3 +1,18 @@
+SELECT 1;
+
+DROP FUNCTION IF EXISTS tsstats_query;
+
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'tsstats_query') THEN
+        DROP OWNED BY tsstats_query;
+        DROP ROLE tsstats_query;
+    END IF;
+EXCEPTION
+    WHEN dependent_objects_still_exist OR insufficient_privilege THEN
+        RAISE NOTICE 'The role tsstats_query is kept: %', SQLERRM;
+END $$;
+
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'tsstats_reader') THEN

@@ -16,7 +16,7 @@ import orjson
 from rich.cells import cell_len
 
 from ringstats_ts.cli.options import configured, database_options, json_option, open_database
-from ringstats_ts.storage.database import Answer
+from ringstats_ts.storage.reading import Answer
 from ringstats_ts.words import counted
 
 CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {9: "\\t", 10: "\\n"}
@@ -29,8 +29,9 @@ CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | 
 @json_option
 @database_options
 def query(sql: str, as_csv: bool, as_json: bool, database_uri: str | None, data_dir: Path | None) -> None:
-    """Run SQL that reads, as the role tsstats_reader.
+    """Run one SELECT, VALUES, TABLE or WITH, as the role tsstats_reader.
 
+    It can do nothing but read, and not read tokens or refused bodies. EXPLAIN and SHOW are refused.
     `-` reads it from standard input. A table that is wider than the terminal is shown row
     by row, a line for each column.
 

@@ -443,6 +443,10 @@ SELECT to_regclass('_yoyo_migration') IS NOT NULL;
 SELECT migration_id
 FROM _yoyo_migration;
 
+-- name: query
+SELECT fields, names, types
+FROM tsstats_query(%(query)s, %(max_rows)s, %(max_bytes)s, documents => FALSE);
+
 -- name: open_privileges
 -- What PUBLIC may do besides reading, and whether the current role may revoke it. The name of a
 -- routine is looked for after its extension, or its schema where it belongs to none.
@@ -510,7 +514,7 @@ SELECT EXISTS (
     INNER JOIN pg_roles AS r ON r.oid = d.refobjid
     WHERE
         d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o' AND NOT r.rolsuper
-        AND r.oid NOT IN (
+        AND r.rolname <> 'tsstats_query' AND r.oid NOT IN (
             SELECT c.relowner FROM pg_class AS c WHERE c.oid = to_regclass('public.receipts')
             UNION ALL
             SELECT b.datdba

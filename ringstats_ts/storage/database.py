@@ -15,12 +15,13 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extensions
-import sqlparse
 
 from ringstats_ts.errors import QueryError, RingstatsError, UnstorablePayload
 from ringstats_ts.sql import statement
+from ringstats_ts.storage import reading
 from ringstats_ts.storage.connect import connect, is_lost
 from ringstats_ts.storage.failures import ConnectionLost, DeadlinePassed, first_line, translate
+from ringstats_ts.storage.reading import Answer
 from ringstats_ts.storage.watchdog import WATCHDOG, Watch, Watchdog
 
 Params = dict[str, Any]
@@ -43,14 +44,6 @@ class Memory:
     attributes: dict[bytes, int] = field(default_factory=dict)
     horizons: dict[tuple[str, ...], tuple[timedelta | None, datetime]] = field(default_factory=dict)
     client_key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The rows of a query and the names of their columns."""
-
-    columns: list[str]
-    rows: list[tuple[Any, ...]]
 
 
 class Database:
@@ -125,28 +118,26 @@ class Database:
             raise QueryError(error.message) from error
 
     def read(self, sql: str) -> Answer:
-        """Run SQL of a person's, read-only and as the role tsstats_reader.
+        """Run SQL of a person's, which reads as the role tsstats_reader and does nothing else.
 
         Raises
         ------
         QueryError
-            with the server's message, or because there are several statements: the second
-            could end the transaction that keeps the first one harmless.
+            with the server's message.
         """
-        if len([part for part in sqlparse.split(sql) if part.strip("; \t\r\n")]) != 1:
-            raise QueryError("A query is one statement.", "Run several one by one.")
         with self.deadline():
             connection = self.connection()
             try:
                 with connection.cursor() as cursor:
                     cursor.execute("BEGIN READ ONLY")
-                    cursor.execute("SET LOCAL ROLE tsstats_reader")
-                    cursor.execute(sql)
-                    names = [column.name for column in cursor.description or ()]
-                    return Answer(names, cursor.fetchall() if cursor.description else [])
+                    if self._timeout is None:
+                        cursor.execute(f"SET LOCAL statement_timeout = '{reading.MAX_SECONDS}s'")
+                    return reading.read(cursor, sql)
             except psycopg2.Error as error:
                 if connection.closed:
                     raise self._translate(error) from error
+                raise reading.refusal(error) from error
+            except ValueError as error:
                 raise QueryError(f"The query failed: {first_line(error)}.") from error
             finally:
                 self._roll_back(connection)

@@ -16,6 +16,7 @@ NOT_FOR_READING = {
     "value_counter_state",
     "tailscale_node_changes_next",
     "tailscale_status_changes_next",
+    "tsstats_query",
 }
 CHANGES = [
     "INSERT INTO drift VALUES ('s', 'p', 1, now())",
