@@ -393,6 +393,9 @@ class Config:
 OWNER_VARIABLE = "TSSTATS_OWNER_FD"
 """Set by `tsstats up` for its web service: the read end of a pipe whose other end only it holds."""
 
+SHARED_NEEDED = 16 * 1024 * 1024
+"""Room [bytes] that the processes of one service want in shared memory, for metrics and notes."""
+
 POLICY_PREFIXES = ("TSSTATS_REFRESH_", "TSSTATS_COLUMNSTORE_", "TSSTATS_RETENTION_")
 
 

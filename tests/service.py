@@ -233,9 +233,19 @@ class Service:
 
 
 class Server(Service):
-    """gunicorn as it is shipped, but without upkeep; `hooks` names points of tests/faults/hooks.py."""
+    """gunicorn as it is shipped, but without upkeep; `hooks` names points of tests/faults/hooks.py.
 
-    def __init__(self, uri: str, directory: Path, hooks: str | None = None, **settings: str) -> None:
+    `prefix` is a command that runs it.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        directory: Path,
+        hooks: str | None = None,
+        prefix: tuple[str, ...] = (),
+        **settings: str,
+    ) -> None:
         super().__init__(directory)
         environment = own_environment(
             DATABASE_URI=uri,
@@ -243,7 +253,7 @@ class Server(Service):
             TSSTATS_WORKERS="2",
             TSSTATS_UPKEEP="off",
         )
-        command = [sys.executable, "-m", "gunicorn", "--config", CONFIG_FILE]
+        command = [*prefix, sys.executable, "-m", "gunicorn", "--config", CONFIG_FILE]
         if hooks is not None:
             command.append("hooks:create_app()")
             environment |= {"TEST_HOOK": hooks, "TEST_HOOK_DIRECTORY": str(directory)}

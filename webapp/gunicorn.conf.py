@@ -34,7 +34,7 @@ max_requests = 10_000
 max_requests_jitter = 1_000
 
 # The heartbeat touches a file: on a disk that stalls, gunicorn would kill healthy workers.
-worker_tmp_dir = multiprocess.memory_directory()
+worker_tmp_dir = str(multiprocess.parent_directory())
 
 limit_request_line = heads.LINE_BYTES
 limit_request_fields = 64

@@ -31,6 +31,9 @@ class Metrics:
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+        from webapp import reserved
+
+        reserved.install()
         self.registry = registry = CollectorRegistry()
         self.documents = Counter(
             "tsstats_documents",

@@ -20,6 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ringstats_ts.config import SHARED_NEEDED
+
+MEMORY = Path("/dev/shm")
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 PREFIX = "tsstats-metrics-"
 KINDS = ("counter", "histogram", "gauge_max")
@@ -29,14 +32,16 @@ _owned: list[int] = []
 _dead: set[int] = set()
 
 
-def memory_directory() -> str | None:
-    """Where files are never on a disk; None where the system has no such place."""
-    return "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None  # noqa: PTH112
+def parent_directory() -> Path:
+    """Where files are never on a disk; that of temporary files where there is no such place, or no room."""
+    return MEMORY if _has_room(MEMORY) else Path(tempfile.gettempdir())
 
 
 def begin() -> None:
     """Make the directory. What a killed master left behind is removed."""
-    parent = Path(memory_directory() or tempfile.gettempdir())
+    for left in MEMORY.glob(f"{PREFIX}*"):
+        _remove_unowned(left)
+    parent = parent_directory()
     for left in parent.glob(f"{PREFIX}*"):
         _remove_unowned(left)
     directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
@@ -79,19 +84,32 @@ def reading() -> Iterator[str | None]:
         yield directory
 
 
+def _has_room(parent: Path) -> bool:
+    """Whether files can be made there, and as much be written as a service needs."""
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            return shutil.disk_usage(parent).free >= SHARED_NEEDED
+    except OSError:
+        return False
+
+
 def _bury(directory: Path, pid: int) -> None:
     from prometheus_client.mmap_dict import MmapedDict
+
+    from webapp import reserved
 
     for kind in KINDS:
         file = directory / f"{kind}_{pid}.db"
         if not file.exists():
             continue
-        total = MmapedDict(str(directory / f"{kind}_0.db"))
+        total = reserved.counts(directory / f"{kind}_0.db")
         for key, value, _, _ in MmapedDict.read_all_values_from_file(str(file)):
             before, _ = total.read_value(key)
             total.write_value(key, max(before, value) if kind == "gauge_max" else before + value, 0.0)
+        # Where there was no room for them, they stay where they are.
+        if getattr(total, "shared", True):
+            file.unlink()
         total.close()
-        file.unlink()
 
 
 @contextmanager

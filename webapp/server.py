@@ -28,6 +28,10 @@ def on_starting(arbiter: Any) -> None:
     The Server header is left out: it tells strangers the version and nobody else anything.
     """
     multiprocess.begin()
+    if multiprocess.parent_directory() != multiprocess.MEMORY:
+        arbiter.log.warning(
+            "%s has no room: metrics are kept among temporary files, which may be slow.", multiprocess.MEMORY
+        )
     notes.begin()
     _judge.watch(arbiter)
     default_headers = wsgi.Response.default_headers

@@ -13,7 +13,7 @@ import orjson
 from ringstats_ts import embedded
 from ringstats_ts.cli.errors import FAILED
 from ringstats_ts.cli.options import configured, database_options, json_option, open_uri
-from ringstats_ts.config import Config
+from ringstats_ts.config import SHARED_NEEDED, Config
 from ringstats_ts.errors import RingstatsError
 from ringstats_ts.storage.clientkey import check_kept_key
 from ringstats_ts.storage.database import Database
@@ -22,6 +22,9 @@ from ringstats_ts.storage.overview import check_writable
 
 FREE_NEEDED = 1_000_000_000
 """Free space [bytes] below which the embedded database is about to stop taking writes."""
+
+
+MEMORY = Path("/dev/shm")
 
 
 @click.command()
@@ -51,6 +54,8 @@ def doctor(ctx: click.Context, as_json: bool, database_uri: str | None, data_dir
 
 
 def _findings(config: Config) -> Iterator[Finding]:
+    if MEMORY.is_dir():
+        yield _memory()
     if config.database_uri is None:
         yield _disk(config.data_dir)
         if not embedded.exists(config.data_dir):
@@ -74,6 +79,15 @@ def _posts(database: Database, config: Config) -> Finding:
     except RingstatsError as error:
         return Finding("posts", False, str(error))
     return Finding("posts", True, "a document can be written and read; the trial was rolled back")
+
+
+def _memory() -> Finding:
+    """The service is slower without, and does not show all of its metrics where it became full later."""
+    free = shutil.disk_usage(MEMORY).free
+    detail = f"{free / 1e6:,.0f} MB free in {MEMORY}"
+    if free < SHARED_NEEDED:
+        return Finding("memory", False, f"{detail}, {SHARED_NEEDED / 1e6:,.0f} are wanted. Free some.")
+    return Finding("memory", True, detail)
 
 
 def _disk(data_dir: Path) -> Finding:

@@ -159,13 +159,13 @@ def test_counts_outlive_their_worker_and_its_files_do_not(start_server, body):
 def test_without_merging_files_of_the_dead_stay(tmp_path, monkeypatch):
     """What the library leaves: the reason why counts of the dead are added up."""
     monkeypatch.setattr(multiprocess, "_bury", lambda *_: None)
-    monkeypatch.setattr(multiprocess, "memory_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(multiprocess, "parent_directory", lambda: tmp_path)
     files = [die_once(number, tmp_path) for number in range(3)]
     assert [len(found) for found in files] == [1, 2, 3]
 
 
 def test_counts_of_the_dead_are_added_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(multiprocess, "memory_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(multiprocess, "parent_directory", lambda: tmp_path)
     files = [die_once(number, tmp_path) for number in range(3)]
     assert files == [["counter_0.db"]] * 3
     from prometheus_client.mmap_dict import MmapedDict
@@ -197,7 +197,7 @@ def no_directory_left():
 
 
 def test_a_dead_master_leaves_its_directory_to_the_next(tmp_path, monkeypatch):
-    monkeypatch.setattr(multiprocess, "memory_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(multiprocess, "parent_directory", lambda: tmp_path)
     left, fresh = tmp_path / f"{multiprocess.PREFIX}left", tmp_path / f"{multiprocess.PREFIX}fresh"
     for directory in (left, fresh):
         directory.mkdir()
@@ -217,7 +217,7 @@ def test_a_dead_master_leaves_its_directory_to_the_next(tmp_path, monkeypatch):
 
 def test_somebody_elses_link_is_not_followed(tmp_path, monkeypatch):
     """/dev/shm is everybody's: a link there must not make the service write where it leads."""
-    monkeypatch.setattr(multiprocess, "memory_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(multiprocess, "parent_directory", lambda: tmp_path)
     mine = tmp_path / "mine"
     mine.mkdir()
     os.utime(mine, (0, 0))
