@@ -19,12 +19,16 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import pytest
+from hypothesis import settings
 
 from ringstats_ts import embedded
 from ringstats_ts.config import Config
 from ringstats_ts.storage import boundary, policies, schema
 from ringstats_ts.storage.database import Database
+from tests import examples
 from tests.postgres import PostgresCluster, directories, why_not
+
+settings.load_profile(examples.PROFILE)
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = sorted((ROOT / "samples").glob("*.json"))
@@ -32,9 +36,17 @@ SAMPLES = sorted((ROOT / "samples").glob("*.json"))
 SERVER = os.environ.get("TSSTATS_TEST_DATABASE_URI")
 """The server that the tests run on; None is the embedded database."""
 
+MOST_WORKERS = 4
+"""Each has a database of half a gigabyte of memory, and services."""
+
 NEVER = "0001-01-01T00:00:00Z"
 
 Connection = psycopg2.extensions.connection
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """As many processes as processors; on a server one, for its roles are those of all databases."""
+    return 1 if SERVER else min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload
 from ringstats_ts.storage.database import Database
+from tests.examples import examples
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 NOW = START + timedelta(days=10)
@@ -56,7 +57,7 @@ def arrivals(draw, *, corrected):
 
 
 @pytest.mark.parametrize("corrected", [False, True], ids=["late", "late and corrected"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40)
 @given(data=st.data())
 def test_any_order_of_arrival_gives_the_same_history(
     database, database_uri, config, make_status, corrected, data

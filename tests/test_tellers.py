@@ -4,12 +4,13 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload, Token
 from ringstats_ts.storage.changes import settle_nodes
+from tests.examples import examples
 from tests.test_changes import empty
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -181,7 +182,7 @@ WORDS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25)
 @given(words=WORDS, data=st.data())
 def test_in_any_order_of_arrival_the_own_word_stands(database, take, node, words, data):
     words = [("gateway", "first"), *words, ("db", "last")]
@@ -197,7 +198,7 @@ def test_in_any_order_of_arrival_the_own_word_stands(database, take, node, words
     assert node("db") == ("last", "db", "own")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25)
 @given(words=WORDS, data=st.data())
 def test_in_any_order_of_arrival_the_word_of_the_first_teller_stands(database, take, node, words, data):
     words = [("gateway", "first"), *((host, os) for host, os in words if host != "db")]

@@ -1,25 +1,8 @@
-"""Documents and bodies that nobody's tool makes.
-
-`TSSTATS_TEST_EXAMPLES` is how many times as many of them are tried as by default.
-"""
+"""Documents and bodies that nobody's tool makes."""
 
 import json
-import os
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-
-TIMES = int(os.environ.get("TSSTATS_TEST_EXAMPLES", "1"))
-
-
-def examples(number, **others):
-    """Settings of a test that takes so many examples by default."""
-    return settings(
-        max_examples=number * TIMES,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-        **others,
-    )
 
 
 class Raw(str):

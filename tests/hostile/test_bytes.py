@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import status_document
-from tests.hostile.strategies import examples
+from tests.examples import examples
 
 DOCUMENTS = [
     status_document("hostile", {"db": 1000}),

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from ringstats_ts.config import Config
+from tests.examples import TIMES
 from tests.hostile.intake import MIB, processor_seconds
-from tests.hostile.strategies import TIMES
 
 CONFIG = Config.from_env({})
 SMALL = CONFIG.max_body_bytes

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import status_document
+from tests.examples import examples
 from tests.hostile.intake import HOST
-from tests.hostile.strategies import bodies, examples
+from tests.hostile.strategies import bodies
 
 NODE = {
     "Tags": ["tag:db"],

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from tests.conftest import status_document
-from tests.hostile.strategies import examples
+from tests.examples import examples
 
 ROWS = 2
 """Of a document with one peer."""

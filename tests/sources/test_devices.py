@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ringstats_ts.decode import documents
@@ -19,6 +19,7 @@ from ringstats_ts.sources.devices import DEVICES, HEADSCALE
 from ringstats_ts.sources.devices.known import DEVICE, NODE
 from ringstats_ts.sources.secrets import redact
 from ringstats_ts.sources.tailscale import TAILSCALE
+from tests.examples import examples
 from tests.sources.test_tailscale_round_trip import cut, time_of
 
 HERE = Path(__file__).parent
@@ -242,7 +243,7 @@ def changed(draw):
     return source, device
 
 
-@settings(max_examples=400, deadline=None)
+@examples(200)
 @given(drawn=changed())
 def test_any_device_is_kept_whole(drawn):
     source, device = drawn

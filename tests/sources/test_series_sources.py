@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ringstats_ts import sources
@@ -31,6 +31,7 @@ from ringstats_ts.sources.json import ANY_JSON, WHOLE
 from ringstats_ts.sources.pattoo import PATTOO
 from ringstats_ts.sources.samples import MOST_SAMPLES, exact
 from ringstats_ts.storage.database import Database
+from tests.examples import examples
 
 ROOT = Path(__file__).parents[2]
 STATUS = json.loads((ROOT / "samples" / "host" / "status.json").read_text())
@@ -112,23 +113,23 @@ arrays = st.lists(objects, min_size=1, max_size=5) | named
 
 
 class TestJson:
-    @settings(max_examples=400, deadline=None)
+    @examples(150)
     @given(document=objects)
     def test_every_leaf_is_in_a_sample_or_in_the_attributes(self, document: dict[str, Any]) -> None:
         assert kept_leaves(ANY_JSON.parse(document, CONTEXT)) == Counter(leaves(document))
 
-    @settings(max_examples=400, deadline=None)
+    @examples(150)
     @given(document=objects)
     def test_no_two_numbers_have_one_name(self, document: dict[str, Any]) -> None:
         names = names_of(ANY_JSON.parse(document, CONTEXT))
         assert len(set(names)) == len(names)
 
-    @settings(max_examples=200, deadline=None)
+    @examples(100)
     @given(path=st.lists(keys, min_size=1, max_size=4))
     def test_a_name_tells_its_keys(self, path: list[str]) -> None:
         assert keys_of(dotted(path)) == tuple(path)
 
-    @settings(max_examples=200, deadline=None)
+    @examples(100)
     @given(elements=named, seed=st.integers())
     def test_the_order_of_elements_with_ids_changes_nothing(
         self, elements: list[dict[str, Any]], seed: int
@@ -199,18 +200,18 @@ class TestJson:
 class TestArray:
     """An array of objects that is one document."""
 
-    @settings(max_examples=300, deadline=None)
+    @examples(150)
     @given(elements=arrays)
     def test_every_leaf_is_in_a_sample_or_in_the_attributes(self, elements: list[dict[str, Any]]) -> None:
         assert kept_leaves(ANY_JSON.parse(elements, CONTEXT)) == Counter(leaves(elements))
 
-    @settings(max_examples=300, deadline=None)
+    @examples(150)
     @given(elements=arrays)
     def test_no_two_numbers_have_one_name(self, elements: list[dict[str, Any]]) -> None:
         names = names_of(ANY_JSON.parse(elements, CONTEXT))
         assert len(set(names)) == len(names)
 
-    @settings(max_examples=200, deadline=None)
+    @examples(100)
     @given(elements=named, seed=st.integers())
     def test_in_another_order_elements_with_ids_are_the_same_batch(
         self, elements: list[dict[str, Any]], seed: int
@@ -262,7 +263,7 @@ class TestExact:
         assert type(value)(found) == value
         assert Decimal(repr(value)) == found
 
-    @settings(max_examples=25, deadline=None)
+    @examples(25)
     @given(written=st.lists(numbers, min_size=1, max_size=20))
     def test_is_what_the_database_gives_back(self, database_uri: str, written: list[float]) -> None:
         cells = [exact(value) for value in written]

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ringstats_ts.errors import PayloadError
@@ -17,6 +17,7 @@ from ringstats_ts.model import Attributes, Context
 from ringstats_ts.sources import by_name
 from ringstats_ts.sources.tailscale import columns
 from ringstats_ts.sources.tailscale.columns import MEMORY
+from tests.examples import examples
 from tests.sources.test_tailscale_round_trip import WITH_PEERS, mutated
 
 HERE = Path(__file__).parent / "tailscale"
@@ -98,7 +99,7 @@ def test_the_usual_documents_go_the_fast_way() -> None:
     assert len(usual(CASES)) > 10
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(swapped(), min_size=2, max_size=4))
 def test_what_is_remembered_changes_nothing(found: list[Any]) -> None:
     wanted = [cold(document) for document in found]
@@ -112,7 +113,7 @@ def test_both_ways_give_the_same(document: Any, slowly: Callable[[Any], str]) ->
     assert [outcome(document), outcome(document)] == [slowly(document)] * 2
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(document=swapped() | mutated())
 def test_both_ways_give_the_same_of_any_document(document: Any) -> None:
     fast = [cold(document), outcome(document)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ringstats_ts.config import Config
@@ -25,6 +25,7 @@ from ringstats_ts.sources import detect
 from ringstats_ts.sources.canonical import canonical
 from ringstats_ts.sources.secrets import without_secrets
 from ringstats_ts.storage.database import Database
+from tests.examples import examples
 
 CASES = [
     payload
@@ -174,7 +175,7 @@ def change(draw: st.DrawFn, fields: dict[str, Any], known: dict[str, st.SearchSt
             fields[key] = draw(VALUES)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(150)
 @given(document=mutated())
 def test_any_document_comes_back_from_the_batch(document: Any) -> None:
     sent = orjson.loads(orjson.dumps(document))
@@ -182,7 +183,7 @@ def test_any_document_comes_back_from_the_batch(document: Any) -> None:
     assert document == sent
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(30)
 @given(document=mutated())
 def test_any_document_comes_back_from_the_tables(connection: Any, document: Any) -> None:
     assert stored(connection, parse(document)) == expected(document)

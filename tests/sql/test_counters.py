@@ -4,8 +4,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.examples import examples
 
 STATES_OF_CUTS = """
     WITH samples AS (
@@ -61,7 +63,7 @@ sequences = st.lists(st.tuples(values, values, st.none() | st.integers(1, 3)), m
 cuts = st.lists(st.integers(1, 40), max_size=8, unique=True).map(sorted)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150)
 @given(samples=sequences, fine=cuts, coarse=cuts)
 def test_states_of_any_cut_roll_up_to_the_state_of_the_whole(
     connection: Any, samples: list[Sample], fine: list[int], coarse: list[int]

@@ -9,8 +9,10 @@ from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.examples import examples
 
 START = datetime(2026, 1, 28, 5, 0, tzinfo=UTC)
 WIDTHS = {
@@ -393,7 +395,7 @@ values = (
 cuts = st.lists(st.integers(1, 40), max_size=8, unique=True).map(sorted)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(100)
 @given(samples=st.lists(values, max_size=40), fine=cuts, coarse=cuts)
 def test_states_of_any_cut_roll_up_to_the_state_of_the_whole(
     connection: Any, samples: list[Decimal | None], fine: list[int], coarse: list[int]

@@ -84,7 +84,7 @@ def test_nobody_is_told_what_serves(server):
 
 
 def test_a_bug_is_500_without_internals(body, database_uri, monkeypatch, caplog):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError(body.decode())
 
     monkeypatch.setattr("webapp.ingest.ingest", broken)
