@@ -270,6 +270,14 @@ SETTINGS: tuple[Setting, ...] = (
         secret=True,
     ),
     Setting(
+        "keep_secrets",
+        ("TSSTATS_KEEP_SECRETS",),
+        False,
+        _switch,
+        "Whether JSON of no known kind is stored with what looks like a secret in it; of the other "
+        "sources, and in what is refused, it is always blanked.",
+    ),
+    Setting(
         "places",
         ("TSSTATS_PLACES",),
         None,
@@ -356,6 +364,7 @@ class Config:
     new_attributes: int
     clients: str
     client_key: str | None
+    keep_secrets: bool
     places: Path | None
     networks: Path | None
     receipts_keep: timedelta

@@ -332,16 +332,14 @@ def _is_document(line: bytes) -> bool:
 def _complaint(text: bytes, error: orjson.JSONDecodeError) -> MalformedPayload:
     warning = _WARNING.match(text)
     if warning and text[warning.end() :].lstrip()[:1] in (b"{", b"["):
-        first = warning[0].partition(b"\n")[0].strip()[:120].decode(errors="replace")
         return MalformedPayload(
-            f"A message stands before the document: {first!r}.",
+            "A message stands before the document.",
             "Post standard output alone: leave out `2>&1`.",
             line=1,
         )
     if text.lstrip()[:1] not in (b"{", b"["):
-        start = text.lstrip()[:60].decode(errors="replace")
         return MalformedPayload(
-            f"The body is neither JSON nor a log that is known; it begins with {start!r}.",
+            f"The body is neither JSON nor a log that is known; it begins with {beginning(text)}.",
             "Send it unchanged, with `curl --data-binary @-`; `tsstats sources` lists what is accepted.",
             line=1,
         )
@@ -351,6 +349,18 @@ def _complaint(text: bytes, error: orjson.JSONDecodeError) -> MalformedPayload:
         f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).",
         line=error.lineno,
     )
+
+
+def beginning(text: bytes) -> str:
+    """What a text begins with, without a word of it: it may be a private key."""
+    first = text.lstrip()[:1]
+    if first == b"<":
+        return "`<`, as HTML and XML do"
+    if first.isalpha():
+        return "letters"
+    if first.isdigit():
+        return "digits"
+    return "a mark" if first.isascii() and first.decode().isprintable() else "bytes that are not ASCII text"
 
 
 def _is_json(text: bytes) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ringstats_ts.shapes import redact_text
+
 
 class RingstatsError(Exception):
     """Something went wrong."""
@@ -23,7 +25,8 @@ class RingstatsError(Exception):
     """How many documents were not stored because of it."""
 
     def __init__(self, message: str | None = None, hint: str | None = None) -> None:
-        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        # A message may quote what was sent, or what the database said of it.
+        self.message = redact_text(message) if message else (type(self).__doc__ or "").strip().splitlines()[0]
         if hint is not None:
             self.hint = hint
         super().__init__(self.message)
@@ -59,7 +62,7 @@ class PayloadError(RingstatsError):
         line: int | None = None,
     ) -> None:
         super().__init__(message, hint)
-        self.pointer = pointer
+        self.pointer = pointer and redact_text(pointer)
         self.line = line
 
 

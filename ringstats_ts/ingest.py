@@ -28,6 +28,7 @@ from ringstats_ts.identity import check_host, own_host
 from ringstats_ts.lookups import EventIds, Lookups
 from ringstats_ts.model import BadLine, Batch, Context, Log, Payload, Receipt, Source
 from ringstats_ts.references import fingerprint, references
+from ringstats_ts.shapes import redact_text
 from ringstats_ts.sources.secrets import redact
 from ringstats_ts.storage.budget import Allowance, note_refused
 from ringstats_ts.storage.clientkey import check_client_key
@@ -188,6 +189,7 @@ def _context(document: Document, payload: Payload, config: Config, now: datetime
         latest=(now or payload.received_at) + config.future,
         lookups=lookups,
         event_ids=payload.part.event_ids if payload.part else event_ids,
+        keep_secrets=config.keep_secrets,
     )
 
 
@@ -254,7 +256,11 @@ def _checked_log(batch: Batch, payload: Payload, database: Database, config: Con
 
 def _kept(line: BadLine) -> BadLine:
     """The line as it may be kept. One that is whole has its end again, to be told from one that was cut."""
-    return replace(line, text=redact(line.text if line.cut else line.text + b"\n"))
+    return replace(
+        line,
+        text=redact(line.text if line.cut else line.text + b"\n"),
+        reason=redact_text(line.reason),
+    )
 
 
 def _stored(

@@ -89,7 +89,7 @@ class Context:
     `sender` and `origin` as in `Payload`. An event of a log that is not from between `earliest`
     and `latest` is a bad line: the clock was wrong, or the log is broken. `lookups` know of
     clients and networks; `event_ids` gives the events of a log their ids, and is to be used for
-    one log only.
+    one log only. `keep_secrets`: those in JSON of no known kind are to be stored.
     """
 
     received_at: datetime
@@ -102,6 +102,7 @@ class Context:
     latest: datetime | None = None
     lookups: Lookups = field(default_factory=Lookups)
     event_ids: EventIds = field(default_factory=EventIds)
+    keep_secrets: bool = False
 
 
 @dataclass(frozen=True, slots=True)

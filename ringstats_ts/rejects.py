@@ -24,7 +24,8 @@ from ringstats_ts.errors import (
 from ringstats_ts.identity import own_host
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Log, Payload, Receipt
-from ringstats_ts.sources.secrets import keepable, redact, redact_text
+from ringstats_ts.shapes import redact_text
+from ringstats_ts.sources.secrets import keepable, redact
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.receipts import key_of
 from ringstats_ts.storage.rejects import BAD_LINE, KEPT_BYTES, Reject, add_reject, settle

@@ -28,11 +28,11 @@ def parse_time(text: str) -> datetime:
     BadParameter
     """
     if _MILLISECONDS_OR_FINER.fullmatch(text):
-        raise BadParameter(f"The time {text!r} is not in seconds.", _HINT)
+        raise BadParameter("The time is not in seconds.", _HINT)
     try:
         return _from_unix(text) or _from_rfc3339(text)
     except (ValueError, OverflowError):
-        raise BadParameter(f"The time {text[:60]!r} cannot be read.", _HINT) from None
+        raise BadParameter("The time cannot be read.", _HINT) from None
 
 
 def _from_unix(text: str) -> datetime | None:

@@ -12,6 +12,7 @@ from ringstats_ts.errors import BadParameter
 from ringstats_ts.times import parse_time
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_WORD = re.compile(r"[A-Za-z]{1,12}")
 _KNOWN = {name: f"Ingest-{name.title()}" for name in ("host", "time", "replace", "partial")}
 
 
@@ -36,9 +37,9 @@ def parameters(request: Request) -> Parameters:
     """
     unknown = sorted(set(request.args) - set(_KNOWN))
     if unknown:
-        raise BadParameter(
-            f"There is no parameter {unknown[0][:40]!r}.", f"Known are: {', '.join(sorted(_KNOWN))}."
-        )
+        # A name that is one word of letters is a slip of the pen; all else may be a token.
+        named = f" {unknown[0]!r}" if _WORD.fullmatch(unknown[0]) else " of that name"
+        raise BadParameter(f"There is no parameter{named}.", f"Known are: {', '.join(sorted(_KNOWN))}.")
     host, time = _value(request, "host"), _value(request, "time")
     return Parameters(
         host=None if host is None else _host(host),
@@ -80,7 +81,7 @@ def _switch(request: Request, name: str) -> bool:
     if text is None:
         return False
     if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-        raise BadParameter(f"`{name}` is {text[:20]!r}.", f"Write `{name}=1` or leave it out.")
+        raise BadParameter(f"`{name}` cannot be used.", f"Write `{name}=1` or leave it out.")
     return text.lower() in ("1", "true", "yes", "on")
 
 

@@ -31,7 +31,7 @@ SOURCES: tuple[Source, ...] = (
 """Every format, in the order in which they are tried: the last takes whatever is left."""
 
 _SHOWN_KEYS = 5
-_SHOWN_BYTES = 60
+_SHOWN_NAME = 20
 
 
 def detect(document: JSON | Log) -> Source:
@@ -89,7 +89,11 @@ def by_name(name: str) -> Source:
     for source in SOURCES:
         if source.name == name:
             return source
-    raise UnknownSource(f"There is no source named {name!r}.")
+    # A longer name, or one with digits, may be a token in a wrong place.
+    named = (
+        f"named {name!r}" if len(name) <= _SHOWN_NAME and name.replace("-", "").isalpha() else "of that name"
+    )
+    raise UnknownSource(f"There is no source {named}.")
 
 
 def _detected(document: JSON | Log) -> Source | None:
@@ -101,8 +105,8 @@ def _detected(document: JSON | Log) -> Source | None:
 def describe(document: JSON | Log) -> str:
     """Say in a few words what a document that no source knows looks like."""
     if isinstance(document, Log):
-        start = document.text.lstrip()[:_SHOWN_BYTES].partition(b"\n")[0]
-        return f"text that begins with {start.decode(errors='replace')!r}"
+        # Not a word of it: it may be a private key.
+        return "text that is not a log of a known kind"
     if isinstance(document, dict):
         return _describe_object(document)
     if isinstance(document, list):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from ringstats_ts.errors import UnstorablePayload
 from ringstats_ts.limits import pointer
 from ringstats_ts.model import JSON, Batch, Context, Log
-from ringstats_ts.sources.canonical import canonical, document_digest
+from ringstats_ts.sources.canonical import document_digest
 from ringstats_ts.sources.flatten import Number, dotted, take_numbers
 from ringstats_ts.sources.samples import (
     TABLES,
@@ -19,7 +19,7 @@ from ringstats_ts.sources.samples import (
     sample_rows,
 )
 from ringstats_ts.sources.sampling import STAMP, sample_time
-from ringstats_ts.sources.secrets import without_secrets
+from ringstats_ts.sources.secrets import screened
 from ringstats_ts.sources.tailscale.split import kind, text
 
 MARKER = "tsstats_host"
@@ -88,23 +88,23 @@ class HostSource:
 
     def parse(self, document: JSON | Log, context: Context) -> Batch:
         """Turn a status into a batch: see `ringstats_ts.model.Source`."""
-        encoded = canonical(document)
-        screened: dict[str, JSON] = without_secrets(document, encoded)
-        _check(screened)
-        sample = sample_time(screened, context, _TIMES)
-        about = {key: screened[key] for key in (MARKER, *_TIMES) if key in screened and key != sample.key}
+        status: dict[str, JSON]
+        status, encoded = screened(document)
+        _check(status)
+        sample = sample_time(status, context, _TIMES)
+        about = {key: status[key] for key in (MARKER, *_TIMES) if key in status and key != sample.key}
         numbers, rest = take_numbers(
-            {key: value for key, value in screened.items() if key not in (MARKER, *_TIMES)}, _ID_KEYS
+            {key: value for key, value in status.items() if key not in (MARKER, *_TIMES)}, _ID_KEYS
         )
         return document_batch(
             self.name,
-            named_host(screened.get("hostname"), context),
+            named_host(status.get("hostname"), context),
             sample,
             sample_rows(self.name, numbers, _NUMBERS),
             about | rest,
             digest=document_digest(encoded),
             context=context,
-            drift=_drift(screened, numbers),
+            drift=_drift(status, numbers),
         )
 
 

@@ -15,7 +15,7 @@ from ringstats_ts.sources.samples import (
     sample_rows,
 )
 from ringstats_ts.sources.sampling import STAMP, sample_time
-from ringstats_ts.sources.secrets import without_secrets
+from ringstats_ts.sources.secrets import screened
 
 ELEMENTS = "elements"
 """What the attributes call the elements of an array."""
@@ -50,17 +50,17 @@ class JsonSource:
 
     def parse(self, document: JSON | Log, context: Context) -> Batch:
         """Turn an object, or an array, into a batch: see `ringstats_ts.model.Source`."""
-        encoded = canonical(document)
-        screened = without_secrets(document, encoded)
-        if isinstance(screened, list):
-            return self._together(screened, context)
-        return self._alone(screened, document_digest(encoded), context)
+        cleaned: JSON
+        cleaned, encoded = (document, canonical(document)) if context.keep_secrets else screened(document)
+        if isinstance(cleaned, list):
+            return self._together(cleaned, context)
+        return self._alone(cleaned, document_digest(encoded), context)
 
-    def _alone(self, screened: dict[str, JSON], digest: bytes, context: Context) -> Batch:
-        sample = sample_time(screened, context)
-        stamp = {STAMP: screened[STAMP]} if STAMP in screened and sample.key is None else {}
-        numbers, rest = take_numbers({key: value for key, value in screened.items() if key != STAMP})
-        names = (screened[key] for key in _HOST_KEYS if isinstance(screened.get(key), str))
+    def _alone(self, document: dict[str, JSON], digest: bytes, context: Context) -> Batch:
+        sample = sample_time(document, context)
+        stamp = {STAMP: document[STAMP]} if STAMP in document and sample.key is None else {}
+        numbers, rest = take_numbers({key: value for key, value in document.items() if key != STAMP})
+        names = (document[key] for key in _HOST_KEYS if isinstance(document.get(key), str))
         return document_batch(
             self.name,
             named_host(next(names, None), context),

@@ -211,8 +211,8 @@ def test_a_hostile_line_takes_no_longer_than_its_length(line):
     start = process_time()
     ACCESSLOG.detect(Log(text[len(LINE) + 1 :]))
     batch = parse(text)
-    # 10 ms here; what is quadratic takes seconds.
-    assert process_time() - start < 0.5
+    # 100 ms here; what is quadratic takes seconds.
+    assert process_time() - start < 1
     assert len(rows(batch)) + len(batch.bad_lines) == 2
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from ringstats_ts.model import JSON, BadLine, Batch, Context, Events, Log
 from ringstats_ts.sources.accesslog.lines import COLUMNS, Reader, Row, Unreadable, is_log
 from ringstats_ts.sources.logs import log_batch
-from ringstats_ts.sources.secrets import may_hold_secrets
 
 
 class AccessLogSource:
@@ -38,7 +37,7 @@ class AccessLogSource:
 def _read(log: Log, context: Context) -> tuple[list[Row], list[BadLine]]:
     rows: list[Row] = []
     bad_lines: list[BadLine] = []
-    reader = Reader(context, secrets=may_hold_secrets(log.text))
+    reader = Reader(context)
     *lines, last = log.text.split(b"\n")
     for number, ended in enumerate(lines, log.first_line):
         line = ended.removesuffix(b"\r")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
+from ringstats_ts.shapes import redact_url
+
 TIME = r"[0-9]{2}/[A-Z][a-z]{2}/[0-9]{4}:[0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{4}"
 ADDRESS = r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]*+)"
 """Of every address, and of a few things that are none."""
@@ -18,13 +20,6 @@ _REQUEST = re.compile(
 _SECTION = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*+://[^/]*+)?(/[^/]*+)")
 _ESCAPES = re.compile(r'(?:\\x[0-9A-Fa-f]{2})+|\\["\\]')
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-# Parameters whose names say that their values are secrets.
-_PARAMETERS = re.compile(
-    r"((?:^|[?&;#])[^=?&;#]*+"
-    r"(?:(?<=token)|(?<=key)|(?<=password)|(?<=passwd)|(?<=pwd)|(?<=secret))=)[^&;#]++",
-    re.IGNORECASE,
-)
-_PASSWORD = re.compile(r"(://[^/?#@:\s]*+:)[^/?#\s]*(?=@)")
 
 
 def read_time(text: str) -> datetime | None:
@@ -53,9 +48,10 @@ def read_request(quoted: str) -> tuple[str | None, ...]:
     if match is None:
         return None, None, None, None, None, mask(request)
     method, target, protocol, target_alone = match.groups()
-    path, mark, query = (target or target_alone).partition("?")
+    # Together: a password in the path may have a question mark.
+    path, has_query, query = (mask(target or target_alone) or "").partition("?")
     section = _SECTION.match(path)
-    return method, mask(path), mask(query) if mark else None, protocol, section and section[1], None
+    return method, path, query if has_query else None, protocol, section and section[1], None
 
 
 def unescape(quoted: str) -> str | None:
@@ -66,10 +62,8 @@ def unescape(quoted: str) -> str | None:
 
 
 def mask(text: str | None) -> str | None:
-    """The text without what a URL may hold of secrets: passwords, and parameters that are named so."""
-    if text and "@" in text:
-        text = _PASSWORD.sub(r"\1<redacted>", text)
-    return _PARAMETERS.sub(r"\1<redacted>", text) if text and "=" in text else text
+    """The text without secrets: of a URL, of a part of one, or of what a client says of itself."""
+    return redact_url(text) if text else text
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -18,7 +18,6 @@ from ringstats_ts.sources.accesslog.fields import (
     read_time,
     unescape,
 )
-from ringstats_ts.sources.secrets import may_hold_secrets, redact
 
 COLUMNS = (
     "time",
@@ -97,19 +96,15 @@ class _Memo(dict[str, _T]):
 
 
 class Reader:
-    """Turns the lines of one log into rows.
+    """Turns the lines of one log into rows."""
 
-    `secrets`: there may be some in it, and every line is to be looked through.
-    """
-
-    def __init__(self, context: Context, *, secrets: bool) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._secrets = secrets
         self._event_id = context.event_ids.of
         self._times = _Memo(self._time)
         self._clients = _Memo(self._client)
         self._requests = _Memo(read_request)
-        self._referers = _Memo(lambda quoted: mask(unescape(quoted)))
+        self._texts = _Memo(lambda quoted: mask(unescape(quoted)))
 
     def row(self, line: bytes) -> Row:
         """The row of a line, which is without its line end.
@@ -122,7 +117,7 @@ class Reader:
             raise Unreadable("It is longer than 64 KiB.")
         if b"\0" in line:
             raise Unreadable("It holds the character NUL.")
-        match = _match(redact(line) if self._secrets and may_hold_secrets(line) else line)
+        match = _match(line)
         if match is None:
             raise Unreadable("It is no request in Common or Combined Log Format.")
         host, client, ident, user, time, request, status, size, referer, agent, rest = match.groups()
@@ -132,12 +127,12 @@ class Reader:
             *self._clients[client],
             None if ident == "-" else self._user(ident),
             None if user == "- " else self._user(user[:-1]),
-            host,
+            mask(host),
             *self._requests[request],
             None if status == "-" else int(status),
             None if size == "-" else _size(size),
-            None if referer is None else self._referers[referer],
-            None if agent is None else unescape(agent),
+            None if referer is None else self._texts[referer],
+            None if agent is None else self._texts[agent],
             mask(self._context.lookups.without_addresses(rest)) if rest else None,
         )
 
@@ -162,7 +157,7 @@ class Reader:
         return lookups.client(client), place.country, place.city
 
     def _user(self, text: str) -> str | None:
-        name = unescape(text)
+        name = mask(unescape(text))
         # Apache writes an empty name so.
         return None if name is None or name == '""' else self._context.lookups.client(name)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ringstats_ts.model import JSON, Batch, Context, Log
-from ringstats_ts.sources.canonical import canonical, document_digest
+from ringstats_ts.sources.canonical import document_digest
 from ringstats_ts.sources.devices import api, headscale
 from ringstats_ts.sources.devices.known import names
 from ringstats_ts.sources.devices.listing import Format, Listing, read_listing
 from ringstats_ts.sources.sampling import STAMP
-from ringstats_ts.sources.secrets import without_secrets
+from ringstats_ts.sources.secrets import screened
 from ringstats_ts.sources.tailscale.split import Path, kind, refuse
 
 TABLES = ("tailscale_devices", "tailscale_device_lists")
@@ -53,13 +53,15 @@ class DevicesSource:
 
     def parse(self, document: JSON | Log, context: Context) -> Batch:
         """Turn a listing into a batch: see `ringstats_ts.model.Source`."""
-        screened, digest = _screened(document)
-        path = _path_in(screened, _device_path)
-        listing = _listing(screened, path)
+        cleaned, encoded = screened(document)
+        path = _path_in(cleaned, _device_path)
+        listing = _listing(cleaned, path)
         drift = (
             key for device in listing.devices.values() for key in api.unknown_fields(device, "devices.*")
         )
-        return read_listing(listing, _API, context, digest, {*drift, *_unknown_around(listing, path)})
+        return read_listing(
+            listing, _API, context, document_digest(encoded), {*drift, *_unknown_around(listing, path)}
+        )
 
 
 class HeadscaleSource:
@@ -79,13 +81,15 @@ class HeadscaleSource:
 
     def parse(self, document: JSON | Log, context: Context) -> Batch:
         """Turn a listing into a batch: see `ringstats_ts.model.Source`."""
-        screened, digest = _screened(document)
-        path = _path_in(screened, _node_path)
-        listing = headscale.without_keys(_listing(screened, path))
+        cleaned, encoded = screened(document)
+        path = _path_in(cleaned, _node_path)
+        listing = headscale.without_keys(_listing(cleaned, path))
         drift = (
             key for node in listing.devices.values() for key in headscale.unknown_fields(node, "nodes.*")
         )
-        return read_listing(listing, _HEADSCALE, context, digest, {*drift, *_unknown_around(listing, path)})
+        return read_listing(
+            listing, _HEADSCALE, context, document_digest(encoded), {*drift, *_unknown_around(listing, path)}
+        )
 
 
 _API = Format(
@@ -163,12 +167,6 @@ def _is_node(node: JSON) -> bool:
         return False
     camel = len(node.keys() & _NODE) >= _ENOUGH and not node.keys().isdisjoint(_NODE_ALONE)
     return camel or len(node.keys() & _SNAKE_NODE) >= _ENOUGH
-
-
-def _screened(document: JSON | Log) -> tuple[JSON, bytes]:
-    """The document without its secrets, and the digest of its content."""
-    encoded = canonical(document)
-    return without_secrets(document, encoded), document_digest(encoded)
 
 
 def _listing(document: JSON, path: Path) -> Listing:

@@ -34,7 +34,7 @@ from ringstats_ts.sources.samples import (
     kept,
     named_host,
 )
-from ringstats_ts.sources.secrets import without_secrets
+from ringstats_ts.sources.secrets import screened
 from ringstats_ts.sources.tailscale.split import refuse
 
 _STAMPS = ("pattoo_agent_timestamp", "pattoo_source_timestamp")
@@ -62,8 +62,8 @@ class PattooSource:
 
     def parse(self, document: JSON | Log, context: Context) -> Batch:
         """Turn a post into a batch: see `ringstats_ts.model.Source`."""
-        encoded = canonical(document)
-        post: dict[str, JSON] = without_secrets(document, encoded)
+        post: dict[str, JSON]
+        post, encoded = screened(document)
         key = points_key(post)
         if key is None:
             raise UnstorablePayload("The post is encrypted.", "Let the agent send it as it is, over HTTPS.")

@@ -14,9 +14,8 @@ import orjson
 from ringstats_ts.errors import UnstorablePayload
 from ringstats_ts.model import JSON
 from ringstats_ts.sources.accesslog.fields import mask
-from ringstats_ts.sources.canonical import canonical
 from ringstats_ts.sources.ringserver.tables import Access, Peer, Transfer
-from ringstats_ts.sources.secrets import without_secrets
+from ringstats_ts.sources.secrets import screened
 from ringstats_ts.sources.tailscale.split import COUNTER, flag, integer, kind, members, refuse, text, time
 
 Fields = dict[str, Any]
@@ -76,11 +75,10 @@ def read_entry(document: JSON) -> tuple[Transfer | Access, list[str]]:
     """
     if not is_entry(document):
         raise UnstorablePayload("The line is JSON, but of no log of ringserver. Remove it.")
-    encoded = canonical(document)
-    entry = without_secrets(document, encoded)
+    entry, encoded = screened(document)
     if "transfer_direction" in entry:
         return _transfer(entry)
-    return _access(entry, encoded if entry is document else canonical(entry))
+    return _access(entry, encoded)
 
 
 def normal_agent(agent: str | None) -> str | None:

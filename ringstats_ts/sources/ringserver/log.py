@@ -6,6 +6,7 @@ another transfer. What cannot be read becomes a `BadLine`, a block as one of all
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -15,7 +16,7 @@ from ringstats_ts.model import BadLine, Context, Log
 from ringstats_ts.sources.ringserver.blocks import LINE_BYTES, STREAM, End, Start, read_end, read_start
 from ringstats_ts.sources.ringserver.entries import load, read_entry
 from ringstats_ts.sources.ringserver.tables import Tables, Transfer
-from ringstats_ts.sources.secrets import may_hold_secrets, redact
+from ringstats_ts.sources.secrets import redact
 
 ENTRY_BYTES = 16 * 1024 * 1024
 """Longer lines of JSON are not read."""
@@ -55,8 +56,7 @@ class Reader:
         self._without_addresses = context.lookups.without_addresses
         self._first_line = log.first_line
         # A bad line is kept as it is: it may go on in the next part of the log.
-        self._raw = log.text.split(b"\n")
-        self._lines = list(map(redact, self._raw)) if may_hold_secrets(log.text) else self._raw
+        self._lines = log.text.split(b"\n")
         self._block: _Block | None = None
         self._headless: int | None = None
 
@@ -80,8 +80,8 @@ class Reader:
             self._entry(index, line, finished=finished)
         elif line.startswith(b"START CLIENT "):
             self._leave(index)
-            self._block = _Block(index, read_start(line) if len(line) <= LINE_BYTES else None)
-        elif line.startswith(b"END CLIENT ") and len(line) <= LINE_BYTES and (end := read_end(line)):
+            self._block = _Block(index, read_start(redact(line)) if len(line) <= LINE_BYTES else None)
+        elif line.startswith(b"END CLIENT ") and len(line) <= LINE_BYTES and (end := read_end(redact(line))):
             self._end(index, end, finished=finished)
         else:
             self._other(index, line, finished=finished)
@@ -150,7 +150,7 @@ class Reader:
     def _bad(self, first: int, end: int, reason: str) -> None:
         """Note the lines from `first` to before `end`."""
         cut = reason in (_UNFINISHED, _CUT_LINE)
-        text = b"\n".join(self._raw[first:end])
+        text = b"\n".join(self._lines[first:end])
         text = text if cut else text.removesuffix(b"\r")
         self.bad_lines.append(BadLine(first + self._first_line, text, reason, cut))
 
@@ -172,7 +172,9 @@ def _complaint(block: _Block, end: End) -> str:
     return _BAD_TOTAL if end.total >= _INT64 else _BAD_BLOCK
 
 
+@lru_cache(maxsize=65536)
 def _text(stream: bytes) -> str:
+    stream = redact(stream)
     try:
         return stream.decode()
     except UnicodeDecodeError:
