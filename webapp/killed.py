@@ -25,6 +25,7 @@ from typing import Any
 from ringstats_ts.config import Config
 from ringstats_ts.errors import KilledWorker
 from ringstats_ts.rejects import keep_killer
+from ringstats_ts.storage import schema
 from ringstats_ts.storage.database import Database
 from webapp import log, notes
 from webapp.metrics import count_killed
@@ -173,7 +174,7 @@ def _keep(found: Left, config: Config) -> None:
     if config.database_uri is None:
         return
     body = None if found.body is None else _cleaned(found.body)
-    with Database(config.database_uri, config.database_timeout) as database:
+    with Database(config.database_uri, config.database_timeout, check=schema.check_texts) as database:
         for _ in range(ATTEMPTS):
             if keep_killer(found.payload(), found.size, body, database, config):
                 return

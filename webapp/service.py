@@ -13,6 +13,7 @@ from flask import Flask, current_app
 from ringstats_ts.config import Config
 from ringstats_ts.errors import ConfigError, StorageError
 from ringstats_ts.references import references
+from ringstats_ts.storage import schema
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.overview import DayTraffic, Overview
 from webapp.admission import Admission
@@ -99,7 +100,9 @@ class Service:
         """The connection of this thread, which opens when it is first used."""
         database: Database | None = getattr(self._threads, "database", None)
         if database is None:
-            database = self._threads.database = Database(self._uri, self.config.database_timeout)
+            database = self._threads.database = Database(
+                self._uri, self.config.database_timeout, check=schema.check_texts
+            )
         return database
 
 

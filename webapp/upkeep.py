@@ -14,6 +14,7 @@ import threading
 
 from ringstats_ts.config import OWNER_VARIABLE, Config
 from ringstats_ts.errors import RingstatsError
+from ringstats_ts.storage import schema
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import catch_up
 from ringstats_ts.storage.upkeep import run_upkeep
@@ -31,7 +32,7 @@ class Upkeep:
             raise ValueError("there is no database to look after")
         self._config = config
         # Without a bound on statements: a refresh of a long window takes as long as it takes.
-        self._database = Database(config.database_uri)
+        self._database = Database(config.database_uri, check=schema.check_texts)
         self._every = every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)

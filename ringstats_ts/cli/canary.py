@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from ringstats_ts.canary import HOST, OUTCOMES, Canary, Round
 from ringstats_ts.cli.errors import FAILED, REFUSED, TRY_LATER
 from ringstats_ts.cli.options import Address, configured, database_options, json_option, open_uri
 from ringstats_ts.config import parse_interval
-from ringstats_ts.errors import ConfigError, Unauthorized
+from ringstats_ts.errors import ConfigError, StorageUnavailable, Unauthorized
 from ringstats_ts.identity import read_token
+from ringstats_ts.storage import schema
 from ringstats_ts.storage.database import Database
 
 EXIT_CODES = {
@@ -127,6 +129,9 @@ def canary(
         # Not 1, which says that something was lost.
         raise click.UsageError(str(error)) from None
     with open_uri(configured(database_uri, data_dir)) as uri, Database(uri) as database:
+        with suppress(StorageUnavailable):
+            # One that is away is what a round finds.
+            schema.check_texts(database)
         if once:
             found = bird.round(database)
             _show(found, as_json)

@@ -16,6 +16,11 @@ from ringstats_ts.storage.database import Database
 @click.option("--status", "show_status", is_flag=True, help="List the migrations, change nothing.")
 @click.option("--rollback", is_flag=True, help="Undo the last migration; its tables' data is gone.")
 @click.option("--all", "everything", is_flag=True, help="With --rollback: undo every migration.")
+@click.option(
+    "--accept",
+    is_flag=True,
+    help="Take applied migrations for those of this version, though their text was another.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask before a rollback.")
 @click.option(
     "--harden", is_flag=True, help="Take from PUBLIC what is not reading, also where others use the database."
@@ -29,6 +34,7 @@ def migrate(
     show_status: bool,
     rollback: bool,
     everything: bool,
+    accept: bool,
     yes: bool,
     harden: bool,
     only_print: bool,
@@ -47,8 +53,8 @@ def migrate(
     """
     if everything and not rollback:
         raise click.UsageError("--all goes with --rollback.")
-    if show_status + rollback + harden > 1:
-        raise click.UsageError("--status, --rollback and --harden exclude each other.")
+    if show_status + rollback + harden + accept > 1:
+        raise click.UsageError("--status, --rollback, --accept and --harden exclude each other.")
     if only_print and not harden:
         raise click.UsageError("--print goes with --harden.")
     config = configured(database_uri, data_dir)
@@ -63,14 +69,16 @@ def migrate(
         elif only_print:
             _print_boundary(database)
         else:
+            if accept:
+                schema.accept(database, uri)
             up_to_date = "Nothing to do: the schema and the policies are up to date."
             _tell(prepare(database, uri, config, harden=harden) or [up_to_date])
             warn_of_open_reader(database)
 
 
 def _show(database: Database) -> None:
-    for name, applied in schema.status(database):
-        click.echo(f"{'applied' if applied else 'pending':8} {name}")
+    for name, state in schema.status(database):
+        click.echo(f"{state:8} {name}")
 
 
 def _print_boundary(database: Database) -> None:

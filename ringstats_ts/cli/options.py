@@ -157,6 +157,7 @@ def prepare(
     harden: bool = False,
 ) -> list[str]:
     """Apply pending migrations, the boundary and the policies as configured; what was done, a line each."""
+    schema.check_texts(database)
     fresh = schema.is_fresh(database)
     applied = schema.migrate(database, uri, stopped) if schema.pending(database) else []
     done = [f"applied {name}" for name in applied]

@@ -437,11 +437,23 @@ SELECT
     current_setting('timescaledb.license', TRUE) AS edition;
 
 -- name: has_migrations
-SELECT to_regclass('_yoyo_migration') IS NOT NULL;
+SELECT to_regclass('_yoyo_migration') IS NOT NULL, to_regclass('_yoyo_digest') IS NOT NULL;
 
 -- name: applied_migrations
-SELECT migration_id
-FROM _yoyo_migration;
+SELECT m.migration_id, d.digest
+FROM _yoyo_migration AS m
+LEFT JOIN _yoyo_digest AS d ON d.migration_id = m.migration_id
+ORDER BY m.migration_id;
+
+-- name: applied_without_digests
+SELECT migration_id, NULL AS digest
+FROM _yoyo_migration
+ORDER BY migration_id;
+
+-- name: note_digest
+INSERT INTO _yoyo_digest (migration_id, digest)
+VALUES (%(name)s, %(digest)s)
+ON CONFLICT (migration_id) DO UPDATE SET digest = excluded.digest;
 
 -- name: query
 SELECT fields, names, types

@@ -58,12 +58,21 @@ class Database:
         what stands in one `deadline` block; None for none.
     watchdog
         ends the connection where the server does not keep that bound.
+    check
+        looks at each database that answers; where it raises, nothing else is asked of that one.
     """
 
-    def __init__(self, uri: str, timeout: timedelta | None = None, watchdog: Watchdog = WATCHDOG) -> None:
+    def __init__(
+        self,
+        uri: str,
+        timeout: timedelta | None = None,
+        watchdog: Watchdog = WATCHDOG,
+        check: Callable[[Database], object] | None = None,
+    ) -> None:
         self._uri = uri
         self._timeout = timeout
         self._watchdog = watchdog
+        self._check = check
         self._connection: psycopg2.extensions.connection | None = None
         self._transaction: Transaction | None = None
         self._deadline: float | None = None
@@ -189,9 +198,23 @@ class Database:
             self.close()
             self._connection = connect(self._uri, self._timeout, self._deadline)
             self.memory = Memory()
-        if self._deadline is not None and self._watch is None:
-            self._watch = self._watchdog.watch(self._connection.fileno(), self._deadline)
+            self._watch_over(self._connection)
+            self._check_it()
+        self._watch_over(self._connection)
         return self._connection
+
+    def _watch_over(self, connection: psycopg2.extensions.connection) -> None:
+        if self._deadline is not None and self._watch is None:
+            self._watch = self._watchdog.watch(connection.fileno(), self._deadline)
+
+    def _check_it(self) -> None:
+        """Look at the database that a new connection leads to; where it is not ours, close that."""
+        if self._check is not None:
+            try:
+                self._check(self)
+            except BaseException:
+                self.close()
+                raise
 
     def _release(self) -> None:
         if self._watch is not None:

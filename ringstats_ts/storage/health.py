@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from ringstats_ts.errors import RingstatsError
+from ringstats_ts.errors import RingstatsError, UnsuitableDatabase
 from ringstats_ts.storage import boundary, policies, schema
 from ringstats_ts.storage.database import Database
 from ringstats_ts.words import counted
@@ -44,6 +44,11 @@ def examine(database: Database, overrides: Mapping[str, str]) -> Iterator[Findin
         yield Finding("timescaledb", True, detail)
     except RingstatsError as error:
         yield Finding("database", False, str(error))
+        return
+    try:
+        schema.check_texts(database)
+    except UnsuitableDatabase as error:
+        yield Finding("migrations", False, str(error))
         return
     missing = schema.pending(database)
     yield Finding("migrations", not missing, _migrations(missing))

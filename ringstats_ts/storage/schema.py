@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from importlib.resources import as_file, files
 from io import StringIO
 from pathlib import Path
@@ -25,6 +27,8 @@ from ringstats_ts.words import counted
 
 TIMESCALEDB_NEEDED = (2, 20)
 POSTGRESQL_NEEDED = 15
+_ANOTHER = "another database (DATABASE_URI, or TSSTATS_DATA for the embedded one)"
+
 _YOYO_TABLES = ("_yoyo_digest", "_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
 _RELATION = re.compile(r"^CREATE (?:MATERIALIZED )?(?:TABLE|VIEW) (\w+)", re.MULTILINE)
 _SCHEMA = re.compile(r"^CREATE SCHEMA (\w+)", re.MULTILINE)
@@ -45,14 +49,16 @@ def check(database: Database) -> Server:
     Raises
     ------
     UnsuitableDatabase
-        no TimescaleDB, the Apache edition, or too old.
+        no TimescaleDB, the Apache edition, or too old; or a schema that is not this version's.
     OutdatedSchema
         migrations are missing.
     StorageUnavailable
         it cannot be reached.
     """
     server = check_server(database)
-    missing = pending(database)
+    applied = _applied(database)
+    _check_texts(applied)
+    missing = [name for name in shipped() if name not in applied]
     if missing:
         raise OutdatedSchema(
             f"The database lacks {counted(len(missing), 'migration')}, from {missing[0]} on."
@@ -100,18 +106,67 @@ def pending(database: Database) -> list[str]:
     return [name for name in shipped() if name not in applied]
 
 
-def status(database: Database) -> list[tuple[str, bool]]:
-    """Every shipped migration, and whether it is applied."""
+def status(database: Database) -> list[tuple[str, str]]:
+    """Every migration, shipped or applied: `applied`, `pending`, `changed` or `unknown`."""
     applied = _applied(database)
-    return [(name, name in applied) for name in shipped()]
+    states = dict.fromkeys(shipped(), "pending")
+    states |= {name: "applied" if name in states else "unknown" for name in applied}
+    states |= dict.fromkeys(_changed(applied), "changed")
+    return sorted(states.items())
+
+
+def check_texts(database: Database) -> None:
+    """Make sure that every applied migration is one of this version, with its text.
+
+    Raises
+    ------
+    UnsuitableDatabase
+        with the way out.
+    """
+    _check_texts(_applied(database))
+
+
+def _check_texts(applied: Mapping[str, str | None]) -> None:
+    _check_known(applied)
+    if changed := _changed(applied):
+        raise UnsuitableDatabase(
+            f"The database was made with another text of migration {changed[0]} than this version has.",
+            f"Use the version that made it, or {_ANOTHER}. "
+            "`tsstats migrate --accept` goes on with the tables as they are.",
+        )
+
+
+def _check_known(applied: Mapping[str, str | None]) -> None:
+    if unknown := [name for name in applied if name not in _digests()]:
+        raise UnsuitableDatabase(
+            f"The database is newer than this version: it has migration {unknown[-1]}, "
+            "which this version does not know.",
+            f"Use the version that made it, or a newer one, or {_ANOTHER}.",
+        )
+
+
+def _changed(applied: Mapping[str, str | None]) -> list[str]:
+    return [name for name, digest in applied.items() if digest != _digests().get(name, digest)]
+
+
+def accept(database: Database, uri: str) -> None:
+    """Take the applied migrations that this version knows for its own, whatever their text was."""
+    with locked(database, uri):
+        for name in _applied(database).keys() & _digests().keys():
+            _note_digest(database, name)
 
 
 def shipped() -> list[str]:
     """Names of the migrations of this version, in order."""
+    return list(_digests())
+
+
+@cache
+def _digests() -> dict[str, str]:
+    """The shipped migrations, in order, and the SHA-256 of the text of each."""
     with _directory() as directory:
-        return sorted(
-            path.stem for path in directory.glob("*.sql") if not path.name.endswith(".rollback.sql")
-        )
+        paths = sorted(path for path in directory.glob("*.sql") if not path.name.endswith(".rollback.sql"))
+        return {path.stem: sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def shipped_names() -> tuple[list[str], list[str]]:
@@ -129,10 +184,13 @@ def migrate(database: Database, uri: str, stopped: Callable[[], bool] = lambda: 
     _create_extension(database)
     check_server(database)
     with locked(database, uri), _yoyo(uri) as (backend, migrations):
+        check_texts(database)
         names = []
         for migration in backend.to_apply(migrations):
             if stopped():
                 break
+            # Before: what is cut off in between is applied again, with the text of that time.
+            _note_digest(database, migration.id)
             backend.apply_migrations(migrations.__class__([migration]))
             names.append(migration.id)
     return names
@@ -141,16 +199,23 @@ def migrate(database: Database, uri: str, stopped: Callable[[], bool] = lambda: 
 def roll_back(database: Database, uri: str, *, everything: bool = False) -> list[str]:
     """Undo the last migration, or all; the names undone. The data in their tables is gone."""
     with locked(database, uri), _yoyo(uri) as (backend, migrations):
+        _check_known(_applied(database))
         applied = list(backend.to_rollback(migrations))
         todo = migrations.__class__(applied if everything else applied[:1])
         backend.rollback_migrations(todo)
         return [migration.id for migration in todo]
 
 
-def _applied(database: Database) -> set[str]:
-    if not database.rows("has_migrations")[0][0]:
-        return set()
-    return {name for (name,) in database.rows("applied_migrations")}
+def _applied(database: Database) -> dict[str, str | None]:
+    """The applied migrations, in order, and the digest of the text of each where it was noted."""
+    ((migrations, digests),) = database.rows("has_migrations")
+    if not migrations:
+        return {}
+    return dict(database.rows("applied_migrations" if digests else "applied_without_digests"))
+
+
+def _note_digest(database: Database, name: str) -> None:
+    database.rows("note_digest", {"name": name, "digest": _digests()[name]})
 
 
 def _create_extension(database: Database) -> None:
@@ -175,10 +240,10 @@ def locked(database: Database, uri: str) -> Iterator[None]:
     which has one transaction at a time, would not let us in beside it: there the lock of its
     directory keeps others out.
     """
+    _create_digests(database)
     if _is_embedded(database):
         yield
         return
-    _create_digests(database)
     with Database(uri) as holder, holder.transaction() as transaction:
         for statement in _HOLDING:
             transaction.query(statement)

@@ -80,6 +80,7 @@ def migrate(uri, *, full):
         with _plain_migrations() as directory, schema._yoyo(uri) as (backend, _):
             for migration in backend.to_apply(schema.yoyo.read_migrations(str(directory))):
                 backend.apply_one(migration)
+        schema.accept(database, uri)
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """Migrations, and plain words about databases that cannot be used."""
 
 import json
+import socket
 
 import pytest
+from click.testing import CliRunner
 
+from ringstats_ts.cli import main
 from ringstats_ts.config import Config
 from ringstats_ts.errors import OutdatedSchema, QueryError, StorageUnavailable, UnsuitableDatabase
 from ringstats_ts.storage import policies, schema
@@ -143,3 +146,100 @@ class Answering(Database):
 def test_what_is_wrong_with_the_server_is_said_in_one_sentence(database_uri, server, message):
     with Answering(database_uri, server) as database, pytest.raises(UnsuitableDatabase, match=message):
         schema.check_server(database)
+
+
+@pytest.fixture
+def altered(own_uri):
+    """Makes the applied migrations others than this version's, for the length of a test."""
+    with Database(own_uri) as database:
+        schema.migrate(database, own_uri)
+        policies.apply(database, {})
+        yield lambda how: database.run(ALTERED[how])
+        database.run("DELETE FROM _yoyo_migration WHERE migration_hash = 'ff'")
+        schema.accept(database, own_uri)
+
+
+ALTERED = {
+    "newer": "INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc)"
+    " VALUES ('ff', '0099-from-the-future', now())",
+    "other text": "UPDATE _yoyo_digest SET digest = 'another' WHERE migration_id LIKE '0003-%%'",
+    "unknown text": "DELETE FROM _yoyo_digest WHERE migration_id LIKE '0003-%%'",
+    "no digests": "DROP TABLE _yoyo_digest",
+}
+SAID = {
+    "newer": "newer than this version: it has migration 0099-from-the-future",
+    "other text": "another text of migration 0003-create-tailscale-tables",
+    "unknown text": "another text of migration 0003-create-tailscale-tables",
+    "no digests": "another text of migration 0001-create-core-tables",
+}
+
+
+@pytest.mark.parametrize("how", ALTERED)
+def test_a_schema_that_is_not_this_versions_is_refused_by_every_way_in(own_uri, altered, how, tmp_path):
+    altered(how)
+    runner = CliRunner(env={"DATABASE_URI": own_uri})
+    (tmp_path / "empty.json").write_text("{}")
+    for words in (
+        ["serve", "--listen", "127.0.0.1:1"],
+        ["up", "--listen", "127.0.0.1:0"],
+        ["ingest", str(tmp_path)],
+        ["migrate"],
+        ["query", "SELECT 1"],
+        ["show", "gateway"],
+        ["token", "list"],
+        ["rejects", "list"],
+        ["export", "--out", str(tmp_path / "out")],
+        ["canary", "http://127.0.0.1:1", "--once"],
+    ):
+        if words[0] in ("serve", "up"):
+            words[2] = f"127.0.0.1:{free_port()}"
+        done = runner.invoke(main, words)
+        assert done.exit_code == 1, (words, done.output)
+        assert SAID[how] in done.output, (words, done.output)
+        assert "another database (DATABASE_URI" in done.output
+    doctor = runner.invoke(main, ["doctor"])
+    assert doctor.exit_code == 1
+    assert SAID[how] in doctor.output
+    assert ("unknown" if how == "newer" else "changed") in runner.invoke(main, ["migrate", "--status"]).output
+
+
+@pytest.mark.parametrize("how", ALTERED)
+def test_a_service_that_waited_for_the_database_does_not_serve_it(own_uri, altered, how, make_status):
+    altered(how)
+    with Database(own_uri) as database:
+        before = database.run("SELECT count(*) FROM receipts")
+    client = create_app(Config.from_env({"DATABASE_URI": own_uri})).test_client()
+    for answer in (client.post("/", data=json.dumps(make_status())), client.get("/readyz")):
+        assert answer.status_code == 503
+        assert SAID[how] in answer.json["detail"]
+    with Database(own_uri) as database:
+        assert database.run("SELECT count(*) FROM receipts") == before
+
+
+def test_another_text_is_gone_on_with_where_that_is_asked_and_a_newer_schema_is_not(own_uri, altered):
+    runner = CliRunner(env={"DATABASE_URI": own_uri})
+    for how in ("other text", "unknown text", "no digests"):
+        altered(how)
+        assert runner.invoke(main, ["migrate", "--accept"]).exit_code == 0
+        assert runner.invoke(main, ["query", "SELECT 1"]).exit_code == 0
+    altered("newer")
+    assert SAID["newer"] in runner.invoke(main, ["migrate", "--accept"]).output
+    with Database(own_uri) as database, pytest.raises(UnsuitableDatabase, match="0099-from-the-future"):
+        schema.roll_back(database, own_uri)
+
+
+def test_a_migration_that_was_cut_off_is_applied_with_the_text_of_that_time(own_uri):
+    with Database(own_uri) as database:
+        schema.migrate(database, own_uri)
+        schema.roll_back(database, own_uri)
+        database.run("UPDATE _yoyo_digest SET digest = 'of before' WHERE migration_id = %(last)s", LAST)
+        schema.migrate(database, own_uri)
+        schema.check(database)
+
+
+LAST = {"last": schema.shipped()[-1]}
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
