@@ -117,18 +117,35 @@ def open_uri(config: Config, *, as_it_is: bool = False) -> Iterator[str]:
     """The address of the database to use: the configured one, else the embedded one.
 
     The embedded one is used where it runs, else started for the length of the block. One
-    that is started here is brought up to date, unless it is wanted `as_it_is`: there is
-    nobody else who would migrate it. One that runs is its owner's to migrate.
+    that is started here is brought up to date before anybody else may use it: there is
+    nobody else who would migrate it. Wanted `as_it_is`, it is left so, and kept from all
+    others. One that runs is its owner's to migrate.
     """
     if config.database_uri:
         yield config.database_uri
         return
-    runs = embedded.running_uri(config.data_dir) is not None
-    with embedded.open_database(config.data_dir, on_progress=progress_line) as uri:
-        if not runs and not as_it_is:
-            with Database(uri) as database:
-                _bring_up_to_date(database, uri, config)
+
+    def bring_up_to_date(uri: str) -> None:
+        with Database(uri) as database:
+            _bring_up_to_date(database, uri, config)
+
+    options: dict[str, Any] = {"shared": False} if as_it_is else {"prepare": bring_up_to_date}
+    with embedded.open_database(
+        config.data_dir,
+        command=_command(),
+        sync=config.embedded_sync,
+        on_progress=progress_line,
+        on_wait=lambda line: click.echo(line, err=True),
+        **options,
+    ) as uri:
         yield uri
+
+
+def _command() -> str:
+    """The verb that runs, however it was called."""
+    context = click.get_current_context(silent=True)
+    _, _, verb = context.command_path.partition(" ") if context else ("", "", "")
+    return f"tsstats {verb}".strip()
 
 
 @contextmanager

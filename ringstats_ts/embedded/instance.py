@@ -1,9 +1,10 @@
 """Who runs on a data directory and where it answers: the lock, the socket, the instance file.
 
-`<data_dir>/lock` is flocked by the supervisor; the node process inherits the descriptor, so that
-the lock is held as long as either lives. `<data_dir>/users` is flocked, shared, by every one-shot
-user, so that the one who started the database does not stop it under the others.
-`<data_dir>/instance.json` says where the instance answers.
+The data directory itself is flocked by its owner, and so is `pgdata` in it: a file for that could be
+removed, and a second owner would lock another one. The node process inherits the descriptors, so that the
+lock is held as long as either lives. `users` is flocked, shared, by every one-shot user, so that the one
+who started the database does not stop it under the others. `instance.json` says who the owner is, what it
+is doing, and where the database answers.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 from urllib.parse import quote
 
 from ringstats_ts.errors import EmbeddedDatabaseError
@@ -30,6 +32,12 @@ LONGEST_SOCKET_PATH = 100
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 PROBE_SECONDS = 10.0
 LOCK_RETRY_SECONDS = 1.0
+INSTANCE_FILE = "instance.json"
+DATABASE = "pgdata"
+
+SETTING_UP = "is setting up the database"
+RUNNING = "runs the database"
+STOPPING = "is stopping the database"
 
 
 class DataDirectoryInUse(EmbeddedDatabaseError):
@@ -38,45 +46,102 @@ class DataDirectoryInUse(EmbeddedDatabaseError):
     hint = "Stop it first, or use it: every verb that finds it running does."
 
 
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What the owner of a data directory says of itself.
+
+    `uri` is None as long as others have to wait; `listen` is where its web service answers, if it has one.
+    """
+
+    pid: int
+    command: str
+    doing: str
+    uri: str | None = None
+    node_pid: int | None = None
+    listen: str | None = None
+
+    def __str__(self) -> str:
+        return f"`{self.command}` (process {self.pid})"
+
+
+class Hold:
+    """The lock on a data directory and on the database in it.
+
+    Raises `DataDirectoryInUse` where another process has it.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._paths = [data_dir]
+        self.descriptors = [_lock(data_dir, data_dir)]
+
+    @property
+    def directory(self) -> int:
+        """The data directory, wherever it is moved to."""
+        return self.descriptors[0]
+
+    def add_database(self) -> None:
+        """Lock `pgdata` too, once it is there: as a link, it may lie in two data directories."""
+        if len(self.descriptors) == 1:
+            database = self._paths[0] / DATABASE
+            self.descriptors.append(_lock(database, self._paths[0]))
+            self._paths.append(database)
+
+    def is_in_place(self) -> bool:
+        """Whether what is locked is still what lies there."""
+        return all(map(_is_at, self.descriptors, self._paths))
+
+    def release(self) -> None:
+        """Close the descriptors. Who has inherited them holds the lock on."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+
+def running(data_dir: Path) -> Instance | None:
+    """The instance that answers on this data directory; None if none does, or none is ready yet."""
+    found = owner(data_dir)
+    return found if found and found.uri else None
+
+
 def running_uri(data_dir: Path) -> str | None:
-    """URI of the instance that runs on this data directory; None if none does, or none is ready yet."""
-    record = _running(data_dir)
-    return str(record["uri"]) if record else None
+    """URI of the instance that `running` finds."""
+    found = running(data_dir)
+    return found.uri if found else None
 
 
-def running_pid(data_dir: Path) -> int | None:
-    """The process that runs the instance on this data directory, as `running_uri` finds it."""
-    record = _running(data_dir)
-    return int(record["pid"]) if record else None
+def owner(data_dir: Path) -> Instance | None:
+    """The process that has the data directory, as far as it has said who it is."""
+    if not is_in_use(data_dir):
+        return None
+    try:
+        return Instance(**json.loads(_trusted(data_dir)))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def exists(data_dir: Path) -> bool:
     """Whether there is a database in this data directory."""
-    return os.path.exists(data_dir / "pgdata")  # noqa: PTH110 - Path.exists raises where it may not look
+    return os.path.exists(data_dir / DATABASE)  # noqa: PTH110 - Path.exists raises where it may not look
 
 
-def take_lock(data_dir: Path) -> int:
-    """The descriptor that holds the lock. Raises DataDirectoryInUse."""
-    descriptor = _open(data_dir / "lock")
-    deadline = time.monotonic() + LOCK_RETRY_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            # `running_uri` of another process holds it for a moment.
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise DataDirectoryInUse(
-                    f"The embedded database in {data_dir} is in use by another process."
-                ) from None
-            time.sleep(0.05)
+def is_in_use(data_dir: Path) -> bool:
+    """Whether a process has this data directory."""
+    try:
+        descriptor = _open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def wait_until_unlocked(data_dir: Path, seconds: float) -> bool:
     """Whether the data directory became free within that time."""
     deadline = time.monotonic() + seconds
-    while _is_locked(data_dir):
+    while is_in_use(data_dir):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
@@ -84,37 +149,83 @@ def wait_until_unlocked(data_dir: Path, seconds: float) -> bool:
 
 
 @contextlib.contextmanager
-def shared_use(data_dir: Path) -> Iterator[int]:
+def shared_use(data_dir: Path) -> Iterator[None]:
     """While this is open, whoever started the database for one verb does not stop it."""
-    descriptor = _open(data_dir / "users")
+    descriptor = _lock_users(data_dir, fcntl.LOCK_SH)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        yield descriptor
+        yield
     finally:
         os.close(descriptor)
 
 
-def wait_for_other_users(descriptor: int) -> None:
-    """Turn the shared hold into the only one."""
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+@contextlib.contextmanager
+def no_other_users(data_dir: Path) -> Iterator[None]:
+    """Wait until nobody uses the database, and keep everybody out meanwhile."""
+    descriptor = _lock_users(data_dir, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def publish(data_dir: Path, uri: str, node_pid: int) -> None:
-    """Say where the instance answers; readers see the old record or the new one."""
-    record = {"uri": uri, "pid": os.getpid(), "node_pid": node_pid}
-    fresh = _instance_file(data_dir).with_suffix(".new")
-    fresh.write_text(json.dumps(record) + "\n")
-    fresh.replace(_instance_file(data_dir))
+def publish(hold: Hold, instance: Instance) -> None:
+    """Say who the owner is and where it answers; readers see the old record or the new one."""
+    text = json.dumps(asdict(instance)) + "\n"
+    if _read(hold) == text:
+        return
+    fresh = f"{INSTANCE_FILE}.new"
+    with open_private(hold, fresh) as file:
+        file.write(text.encode())
+    os.replace(fresh, INSTANCE_FILE, src_dir_fd=hold.directory, dst_dir_fd=hold.directory)
 
 
-def withdraw(data_dir: Path) -> None:
+def withdraw(hold: Hold) -> None:
     """Say that no instance answers."""
-    _instance_file(data_dir).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(INSTANCE_FILE, dir_fd=hold.directory)
 
 
-def socket_directory(data_dir: Path) -> Path:
-    """A directory of our own with a path short enough for a socket, however long the data directory's is."""
-    name = f"tsstats-{hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]}"
+def open_private(hold: Hold, name: str) -> BinaryIO:
+    """A file of the data directory, emptied, that only its owner may read."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=hold.directory)
+    # One that was there before keeps the mode it has.
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "wb")
+
+
+def make_private(data_dir: Path, say: Callable[[str], None]) -> None:
+    """Close a data directory to everybody else, or refuse it where that cannot be done.
+
+    Who may write to it could put another database in its place, or answer for this one. A directory with
+    other files in it, such as `/tmp`, is not ours to close.
+    """
+    status = data_dir.stat()
+    if not status.st_mode & 0o077:
+        return
+    ours = not status.st_mode & stat.S_ISVTX and (_is_empty(data_dir) or _has_own_database(data_dir))
+    if ours:
+        with contextlib.suppress(PermissionError):
+            data_dir.chmod(0o700)
+            say(f"The data directory {data_dir} was open to other users; now only its owner may enter it.")
+            return
+    # A group alone may be how a container gets its volume.
+    if status.st_mode & (0o002 if ours else 0o022):
+        raise EmbeddedDatabaseError(
+            f"Other users may write to the data directory {data_dir}.",
+            "Name one of its own with --data or TSSTATS_DATA, or take their right: `chmod 700`.",
+        )
+
+
+def socket_directory(hold: Hold) -> Path:
+    """A directory of our own with a path short enough for a socket, however long the data directory's is.
+
+    It is named after the data directory itself, not after its path: two directories that are at one path, one
+    after the other, have two.
+    """
+    status = os.fstat(hold.directory)
+    digest = hashlib.sha256(f"{status.st_dev}:{status.st_ino}".encode()).hexdigest()[:16]
+    name = f"tsstats-{digest}"
     candidates = [Path(f"/tmp/tsstats-{os.getuid()}")]
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         candidates.insert(0, Path(runtime))
@@ -147,44 +258,80 @@ def answers(directory: Path) -> bool:
             return False
 
 
-def _open(path: Path, create: int = os.O_CREAT) -> int:
+def _open(path: Path, flags: int) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | create, 0o600)
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise EmbeddedDatabaseError(
-            f"The data directory {path.parent} cannot be used: {error.strerror}.",
+            f"The data directory {path} cannot be used: {error.strerror}.",
             "Run as the user that owns it, or name another with --data or TSSTATS_DATA.",
         ) from error
 
 
-def _instance_file(data_dir: Path) -> Path:
-    return data_dir / "instance.json"
+def _lock(directory: Path, data_dir: Path) -> int:
+    descriptor = _open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    deadline = time.monotonic() + LOCK_RETRY_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            # `running` of another process holds it for a moment.
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                by = owner(data_dir) or "another process"
+                raise DataDirectoryInUse(f"The embedded database in {data_dir} is in use by {by}.") from None
+            time.sleep(0.05)
 
 
-def _running(data_dir: Path) -> dict[str, Any] | None:
-    if not _is_locked(data_dir):
-        return None
-    try:
-        record = json.loads(_instance_file(data_dir).read_text())
-        return {name: record[name] for name in ("uri", "pid")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _is_locked(data_dir: Path) -> bool:
-    try:
-        descriptor = _open(data_dir / "lock", 0)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
+def _lock_users(data_dir: Path, how: int) -> int:
+    """A descriptor of `users`, locked. Where the file was replaced meanwhile, the new one."""
+    path = data_dir / "users"
+    while True:
+        descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        fcntl.flock(descriptor, how)
+        if _is_at(descriptor, path):
+            return descriptor
         os.close(descriptor)
-    return False
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _read(hold: Hold) -> str | None:
+    """The record as it stands there."""
+    try:
+        descriptor = os.open(INSTANCE_FILE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=hold.directory)
+        with os.fdopen(descriptor, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, ValueError):
+        return None
+
+
+def _trusted(data_dir: Path) -> str:
+    """The record, where nobody else can have written it: its address is connected to."""
+    descriptor = os.open(data_dir / INSTANCE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, encoding="utf-8") as file:
+        status = os.fstat(descriptor)
+        # Root may use what another user runs in a directory of that user's.
+        whose = {os.getuid(), data_dir.stat().st_uid if os.getuid() == 0 else 0}
+        if status.st_uid not in whose or status.st_mode & 0o022:
+            raise PermissionError("another user can have written the record")
+        return file.read()
+
+
+def _is_empty(directory: Path) -> bool:
+    return next(directory.iterdir(), None) is None
+
+
+def _has_own_database(data_dir: Path) -> bool:
+    return exists(data_dir) and (data_dir / DATABASE).stat().st_uid == os.getuid()
 
 
 def _make_private(parent: Path, directory: Path) -> bool:

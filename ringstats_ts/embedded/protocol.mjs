@@ -109,6 +109,13 @@ export function parseOptions(options) {
   return settings;
 }
 
+/** A setting of time such as `4000` or `4s`; 0 where there is none. */
+export function parseMilliseconds(text) {
+  const units = { us: 0.001, ms: 1, s: 1000, min: 60_000, h: 3_600_000, d: 86_400_000 };
+  const [, number, unit = "ms"] = /^\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|h|d)?\s*$/.exec(text ?? "") ?? [];
+  return number ? Number(number) * units[unit] : 0;
+}
+
 /** Every message of `bytes`, which must hold whole messages. */
 export function* messages(bytes) {
   for (let offset = 0; offset < bytes.length; ) {

@@ -16,6 +16,7 @@ import {
   message,
   messages,
   parameterStatus,
+  parseMilliseconds,
   parseOptions,
   parseRequest,
   query,
@@ -25,6 +26,8 @@ import {
 
 const FRONTEND_TYPES = new Set("QPBDECSHXFdcf");
 const COPY_TYPES = new Set("dcf");
+// Until then a client whose start-up waits for the engine is let in as it will be, if all is well with it.
+const WELCOME_MILLISECONDS = 250;
 const QUEUE_LIMIT_BYTES = 8 * 1024 * 1024;
 // What a client is told at once when it changes (libpq's ParameterStatus).
 const REPORTED = [
@@ -32,9 +35,11 @@ const REPORTED = [
   "integer_datetimes", "IntervalStyle", "is_superuser", "scram_iterations", "server_encoding", "server_version",
   "session_authorization", "standard_conforming_strings", "TimeZone",
 ];
+const READY = message("Z", Buffer.from("I"));
 const RESET_USER = /\b(?:reset\s+session\s+authorization|set\s+session\s+authorization\s+default)\b/gi;
 const OWN_PARAMETERS = new Set(["user", "database", "options", "replication"]);
 
+export { REPORTED };
 export const SUPERUSER = "postgres";
 
 export class Session {
@@ -51,10 +56,16 @@ export class Session {
   #synced = true;
   #customNames = new Set();
   #parameters = null;
+  #welcome = null; // the timer
+  #welcomed = false;
+  #starting = false;
+  #admitted = false;
+  #waitsSince = null;
+  #skipping = false; // what was sent behind a refused statement, up to its Sync
 
   status = "I";
   closed = false;
-  started = false;
+  closedAt = null;
   // `defaults` is what RESET returns to; `set` what the client has SET since.
   settings = { user: SUPERUSER, role: "none", defaults: {}, set: {} };
 
@@ -73,7 +84,12 @@ export class Session {
   }
 
   get waiting() {
-    return this.#queue.length > 0 || (this.closed && this.#statements.size > 0);
+    return this.#starting || this.#queue.length > 0 || (this.closed && this.#statements.size > 0);
+  }
+
+  /** Read on, if only a little: of a socket that is not read we would not hear that the client has gone. */
+  listen() {
+    this.#socket.resume();
   }
 
   #receive(chunk) {
@@ -97,12 +113,20 @@ export class Session {
     if (kind === "encryption") this.#socket.write("N");
     else if (kind === "startup") {
       this.#parameters = parameters;
-      this.#enqueue(packet);
+      this.#starting = true;
+      this.#welcome = setTimeout(() => this.#letIn(this.#bridge.expected(this.#start())), WELCOME_MILLISECONDS);
+      this.#bridge.wants(this);
     } else if (kind === "cancel") this.#socket.destroy();
     else this.fail("0A000", "only protocol version 3.0 is spoken here");
   }
 
   #enqueue(next) {
+    if (this.#skipping && typeOf(next) !== "X") {
+      this.#skipping = typeOf(next) !== "S";
+      if (!this.#skipping) this.#socket.write(READY);
+      return;
+    }
+    if (this.#queue.length === 0) this.#waitsSince = Date.now();
     this.#queue.push(next);
     this.#queued += next.length;
     this.#wake?.();
@@ -112,6 +136,8 @@ export class Session {
   #close() {
     if (this.closed) return;
     this.closed = true;
+    clearTimeout(this.#welcome);
+    this.closedAt = Date.now();
     this.#wake?.();
     this.#bridge.wants(this);
     this.#bridge.left(this);
@@ -157,12 +183,16 @@ export class Session {
 
   /** Use the engine until the transaction is over or the client has gone. */
   async turn() {
+    this.#waitsSince = null;
     try {
-      await (this.started ? this.#serve() : this.#begin());
+      if (!this.#admitted) await this.#begin();
+      this.#starting = false;
+      if (this.#queue.length > 0 || this.closed) await this.#serve();
     } catch (error) {
       this.fail(error instanceof ProtocolError ? "08P01" : "XX000", error.message);
       await this.#cleanUp();
     }
+    if (this.#queue.length > 0) this.#waitsSince = Date.now();
   }
 
   async #serve() {
@@ -177,19 +207,62 @@ export class Session {
     } while (!this.idle);
   }
 
+  /** Who the client says it is, and the settings that it starts with. */
+  #start() {
+    const { user, database = user, options = "", ...others } = this.#parameters;
+    const own = Object.entries(others).filter(([name]) => !OWN_PARAMETERS.has(name) && !name.startsWith("_pq_"));
+    return { user, database, settings: { ...parseOptions(options), ...Object.fromEntries(own) } };
+  }
+
   async #begin() {
     // The start-up of a client that has gone would be waited for for ever, and nobody else would be served.
     if (this.closed) return void (this.#queue = []);
-    this.#shift();
-    const { user, database = user, options = "", ...others } = this.#parameters;
-    const own = Object.entries(others).filter(([name]) => !OWN_PARAMETERS.has(name) && !name.startsWith("_pq_"));
-    const settings = { ...parseOptions(options), ...Object.fromEntries(own) };
-    const problem = await this.#bridge.admit(this, user, database, settings);
-    if (problem) return this.fail(...problem);
+    const start = this.#start();
+    const problem = await this.#bridge.admit(this, start);
+    // Who was let in already would not hear why it was cut off.
+    if (problem) return this.#welcomed ? this.#refuse(...problem) : this.fail(...problem);
+    this.#admitted = true;
+    const values = await this.#bridge.valuesOf(REPORTED);
+    this.#bridge.remember(start, values);
+    if (this.#welcomed) this.#tell(values);
+    else this.#letIn(values);
+  }
+
+  /** Answer the start-up. Role and settings are checked when the first statement has the engine, if not by now. */
+  #letIn(values) {
+    if (this.closed || this.#welcomed) return;
+    clearTimeout(this.#welcome);
+    this.#welcomed = true;
     this.#socket.write(authenticationOk(Buffer.concat([Buffer.alloc(4), this.#key.subarray(0, 4)])));
-    await this.#report();
-    this.started = true;
-    this.#socket.write(message("Z", Buffer.from("I")));
+    this.#tell(values);
+    this.#socket.write(READY);
+  }
+
+  /** Refuse what has waited too long for the engine; the client may try again. */
+  giveUpIfDue(waitSeconds) {
+    if (this.closed || !this.#waitsSince || Date.now() - this.#waitsSince < this.#patience(waitSeconds)) return;
+    const waited = Math.round((Date.now() - this.#waitsSince) / 1000);
+    this.#refuse("55P03", `gave up after ${waited} s in the queue`);
+  }
+
+  /** Answer what has been sent with an error; the session stays. */
+  #refuse(code, text) {
+    this.#waitsSince = null;
+    for (let batch; (batch = this.#batch()).length > 0; ) {
+      const last = typeOf(batch.at(-1));
+      if (last === "X") return void this.fail(code, text);
+      if (batch.every((next) => typeOf(next) === "H")) continue; // asks for nothing
+      this.#socket.write(errorResponse("ERROR", code, text));
+      this.#skipping = !"QSF".includes(last);
+      if (!this.#skipping) this.#socket.write(READY);
+    }
+  }
+
+  /** As the client bounds its statements: it must hear of it before it gives up by itself. */
+  #patience(waitSeconds) {
+    const settings = { ...this.#start().settings, ...this.settings.set };
+    const statement = 0.75 * parseMilliseconds(settings.statement_timeout);
+    return statement || parseMilliseconds(settings.lock_timeout) || waitSeconds * 1000;
   }
 
   async #execute(batch) {
@@ -273,7 +346,10 @@ export class Session {
   }
 
   async #report() {
-    const values = await this.#bridge.valuesOf(REPORTED);
+    this.#tell(await this.#bridge.valuesOf(REPORTED));
+  }
+
+  #tell(values) {
     const changed = Object.entries(values).filter(([name, value]) => this.#reported[name] !== value);
     this.#reported = values;
     for (const [name, value] of changed) this.#send(parameterStatus(name, value), () => {});

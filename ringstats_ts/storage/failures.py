@@ -102,6 +102,7 @@ NUL = "nul"
 SURROGATE = "surrogate"
 OTHER = "other"
 
+_BUSY = "The database is busy with another statement: {detail}."
 _SLOW = "The database took too long: {detail}."
 _UNSTORABLE = "A value cannot be stored: {detail}."
 _MISSING = "The database lacks what this version needs: {detail}."
@@ -136,7 +137,7 @@ FAILURES = {
         Failure("53200", OutOfMemory),
         Failure("54", UnstorablePayload, _UNSTORABLE),
         Failure("55", StorageUnavailable),
-        Failure("55P03", StatementTimeout, _SLOW),
+        Failure("55P03", StatementTimeout, _BUSY),
         Failure("57", StorageUnavailable),
         Failure("57014", StatementTimeout, _SLOW),
         Failure("58", StorageUnavailable),

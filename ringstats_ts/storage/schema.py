@@ -18,7 +18,7 @@ import psycopg2
 import psycopg2.extensions
 import yoyo
 from yoyo.backends import DatabaseBackend
-from yoyo.migrations import MigrationList
+from yoyo.migrations import Migration, MigrationList
 
 from ringstats_ts.errors import OutdatedSchema, StorageError, UnsuitableDatabase
 from ringstats_ts.storage.database import Database
@@ -191,8 +191,8 @@ def migrate(database: Database, uri: str, stopped: Callable[[], bool] = lambda: 
                 break
             # Before: what is cut off in between is applied again, with the text of that time.
             _note_digest(database, migration.id)
-            backend.apply_migrations(migrations.__class__([migration]))
-            names.append(migration.id)
+            if _step(backend, migration, "apply"):
+                names.append(migration.id)
     return names
 
 
@@ -201,9 +201,24 @@ def roll_back(database: Database, uri: str, *, everything: bool = False) -> list
     with locked(database, uri), _yoyo(uri) as (backend, migrations):
         _check_known(_applied(database))
         applied = list(backend.to_rollback(migrations))
-        todo = migrations.__class__(applied if everything else applied[:1])
-        backend.rollback_migrations(todo)
-        return [migration.id for migration in todo]
+        todo = applied if everything else applied[:1]
+        return [migration.id for migration in todo if _step(backend, migration, "rollback")]
+
+
+def _step(backend: DatabaseBackend, migration: Migration, direction: str) -> bool:
+    """Apply a migration or undo it, and note that, in one transaction: all of it is there or nothing.
+
+    Returns False where somebody else has done it meanwhile. Where the database locks nobody out (the embedded
+    one has no advisory locks), its transactions still come one after the other.
+    """
+    with backend.transaction():
+        if backend.is_applied(migration) == (direction == "apply"):
+            return False
+        migration.process_steps(backend, direction)
+        backend.log_migration(migration, direction)
+        mark = backend.mark_one if direction == "apply" else backend.unmark_one
+        mark(migration, log=False)
+    return True
 
 
 def _applied(database: Database) -> dict[str, str | None]:
@@ -281,6 +296,8 @@ def _yoyo(uri: str) -> Iterator[tuple[DatabaseBackend, MigrationList]]:
             backend = yoyo.get_backend(_yoyo_uri(uri))
             stack.callback(backend.connection.close)
             with redirect_stdout(StringIO()):  # yoyo prints what a SELECT in a migration gives
+                # A run that was killed may have left yoyo's own lock; ours is held.
+                backend.break_lock()
                 yield backend, yoyo.read_migrations(str(directory))
         except psycopg2.Error as error:
             raise translate(error) from error

@@ -1,18 +1,27 @@
 """`tsstats up` on the embedded database: starts, stops, and what happens when parts of it are lost."""
 
+import json
 import os
+import random
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from http.client import HTTPException
 
+import psutil
 import pytest
 
+from ringstats_ts import embedded
 from ringstats_ts.storage import schema
+from tests.conftest import status_document
 
 KILLS = [2, pytest.param(20, marks=pytest.mark.faults)]
 """How often the database is killed under load."""
+
+FIRST_START_SECONDS = 20
 
 
 def test_stops_cleanly_and_starts_again_with_everything(embedded_tsstats, make_status):
@@ -44,6 +53,138 @@ def test_a_second_process_says_whose_database_it_serves(embedded_tsstats):
     with embedded_tsstats.up() as first, embedded_tsstats.up() as second:
         assert f"run by process {first.process.pid} (TimescaleDB" in _wait_for(second, "Try, in another")
         assert "Applied" not in second.log
+
+
+def test_a_second_process_on_the_same_address_says_who_serves(embedded_tsstats):
+    with embedded_tsstats.up() as first:
+        done = embedded_tsstats("up", "--listen", f"127.0.0.1:{first.port}")
+        assert done.code == 1
+        assert f"`tsstats up` (process {first.process.pid}) runs the database in" in done.errors
+        assert f"for http://127.0.0.1:{first.port}. Use that one" in done.errors
+
+
+def test_a_second_process_goes_on_when_the_first_ends(embedded_tsstats, make_status):
+    with embedded_tsstats.up() as first, embedded_tsstats.up() as second:
+        assert first.stop() == 0
+        _wait_for(second, "this one runs it now")
+        _wait(lambda: second.post(make_status("two")).status == 200)
+        assert embedded_tsstats("query", "SELECT name FROM hosts", "--csv").output.split() == ["name", "two"]
+        assert second.stop() == 0
+
+
+def test_goes_on_when_a_verb_ends_that_ran_the_database_before(embedded_tsstats, make_status):
+    assert embedded_tsstats("query", "SELECT 1").code == 0
+    verb = subprocess.Popen(
+        embedded_tsstats.command("query", "SELECT count(*) FROM generate_series(1, 20000000)"),
+        env=embedded_tsstats.environment,
+        stdout=subprocess.DEVNULL,
+    )
+    _wait(lambda: embedded.running(embedded_tsstats.data_dir) is not None)
+    with embedded_tsstats.up() as service:
+        assert verb.wait(60) == 0
+        _wait(lambda: service.post(make_status("one")).status == 200)
+        _wait(lambda: embedded.owner(embedded_tsstats.data_dir).pid == service.process.pid)
+        assert service.stop() == 0
+
+
+def test_verbs_beside_a_first_start_wait_for_it(new_tsstats, tmp_path):
+    document = tmp_path / "status.json"
+    document.write_text(json.dumps(status_document()))
+    service = new_tsstats.up()
+    try:
+        _wait((new_tsstats.data_dir / "pgdata").exists)
+        verbs = [("ingest", document), ("query", "SELECT 1"), ("migrate",), ("doctor",), ("token", "list")]
+        started = [
+            subprocess.Popen(
+                new_tsstats.command(*words),
+                env=new_tsstats.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for words in verbs
+        ]
+        ended = [(process.communicate(timeout=120)[0], process.returncode) for process in started]
+        assert [code for _, code in ended] == [0] * len(verbs), ended
+        service.wait_ready()
+    finally:
+        service.stop()
+    assert new_tsstats("doctor").code == 0
+
+
+VERBS = [
+    ["ingest", "-"],
+    ["query", "SELECT 1"],
+    ["show", "gateway"],
+    ["doctor"],
+    ["migrate"],
+    ["migrate", "--status"],
+    ["export", "--out", "exported"],
+    ["token", "list"],
+    ["rejects", "list"],
+    ["canary", "--help"],
+]
+MOMENTS = 20 * int(os.environ.get("TSSTATS_TEST_EXAMPLES", "1"))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_a_verb_at_any_moment_of_a_first_start_harms_nothing(new_tsstats, verb, tmp_path):
+    """Whatever the verb answers, both end up with a database that is whole."""
+    for moment in range(MOMENTS):
+        shutil.rmtree(new_tsstats.data_dir, ignore_errors=True)
+        service = new_tsstats.up()
+        try:
+            time.sleep(random.uniform(0, FIRST_START_SECONDS))
+            verb = [str(tmp_path / f"{moment}") if word == "exported" else word for word in verb]
+            done = new_tsstats(*verb, stdin=json.dumps(status_document()).encode())
+            assert done.code in (0, 1), done.errors  # of `show` and `doctor`, before there is anything
+            assert "already exists" not in done.errors
+            service.wait_ready()
+            assert service.post(status_document("after")).status == 200
+        finally:
+            assert service.stop() == 0
+        assert new_tsstats("doctor").code == 0
+        assert new_tsstats("migrate").output == "Nothing to do: the schema and the policies are up to date.\n"
+
+
+KILLED_STARTS = [1, pytest.param(MOMENTS, marks=pytest.mark.faults)]
+
+
+@pytest.mark.parametrize("kills", KILLED_STARTS)
+def test_a_first_start_that_is_killed_at_any_moment_is_taken_up_by_the_next(new_tsstats, kills):
+    for _ in range(kills):
+        service = new_tsstats.up()
+        time.sleep(random.uniform(0, FIRST_START_SECONDS))
+        service.process.kill()
+        service.process.wait()
+        with new_tsstats.up() as service:
+            assert service.post(status_document()).status == 200
+        assert new_tsstats("doctor").code == 0
+        shutil.rmtree(new_tsstats.data_dir)
+
+
+def test_a_web_service_that_is_lost_is_started_again(embedded_tsstats, make_status):
+    with embedded_tsstats.up() as service:
+        (master,) = (
+            child for child in psutil.Process(service.process.pid).children() if "gunicorn" in child.cmdline()
+        )
+        master.kill()
+        _wait_for(service, "The web service was lost; starting it again")
+        _wait(lambda: _posts(service, make_status("one")))
+        assert service.stop() == 0
+
+
+@pytest.mark.parametrize("found", [None, "garbage", "{}"])
+def test_who_runs_the_database_is_said_again(embedded_tsstats, found):
+    record = embedded_tsstats.data_dir / "instance.json"
+    with embedded_tsstats.up():
+        if found is None:
+            record.unlink()
+        else:
+            record.write_text(found)
+        assert embedded_tsstats("query", "SELECT 1", "--csv").code == 0
+        assert record.stat().st_mode & 0o777 == 0o600
 
 
 def test_verbs_leave_policies_and_migrations_to_the_service(embedded_tsstats):
@@ -134,6 +275,13 @@ def test_no_acknowledged_document_is_missing_after_kills_under_load(kills, embed
 def _wait_for(service, text):
     _wait(lambda: text in service.log)
     return service.log
+
+
+def _posts(service, document):
+    try:
+        return service.post(document).status == 200
+    except OSError:
+        return False
 
 
 def _runs(pid):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from datetime import timedelta
 
 import psycopg2
 import pytest
+
+from ringstats_ts.errors import StorageUnavailable
+from ringstats_ts.storage.database import Database
+
+PARAMETERS = ("server_version", "client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings")
 
 
 def test_a_session_starts_with_the_settings_of_a_postgresql_server(connect, run):
@@ -123,6 +130,64 @@ def test_transactions_of_two_clients_do_not_mix(connect, run, table):
     waiting.join(10)
     assert seen == []
     assert not waiting.is_alive()
+
+
+@contextlib.contextmanager
+def busy(connection, seconds):
+    """Another statement has the engine."""
+    statement = threading.Thread(target=lambda: connection.cursor().execute(f"SELECT pg_sleep({seconds})"))
+    statement.start()
+    time.sleep(0.5)
+    yield
+    statement.join()
+
+
+def test_a_client_is_let_in_while_a_statement_runs(connect, run, uri):
+    with contextlib.closing(psycopg2.connect(uri)) as connection:
+        told = [connection.get_parameter_status(name) for name in PARAMETERS]
+    with busy(connect(), 5):
+        began = time.monotonic()
+        late = connect(options="-c work_mem=6MB")
+        assert time.monotonic() - began < 3
+        assert [late.get_parameter_status(name) for name in PARAMETERS] == told
+        assert run(late, "SHOW work_mem") == [("6MB",)]
+        assert time.monotonic() - began > 3
+
+
+def test_who_may_not_come_in_is_told_so_at_the_first_statement_where_the_engine_was_busy(connect, run):
+    with busy(connect(), 3):
+        late = connect(user="nobody")
+        for _ in range(2):
+            with pytest.raises(psycopg2.Error, match='role "nobody" does not exist'):
+                run(late, "SELECT current_user")
+    assert run(connect(), "SELECT current_user::text") == [("postgres",)]
+
+
+def test_a_statement_that_waits_too_long_is_told_that_the_database_is_busy(connect, run, uri):
+    first, second = connect(), connect(options="-c statement_timeout=1000")
+    with busy(first, 6):
+        with pytest.raises(psycopg2.errors.LockNotAvailable, match="in the queue"):
+            run(second, "SELECT 1")
+        with Database(uri, timeout=timedelta(seconds=3)) as database:
+            with pytest.raises(StorageUnavailable, match="is busy with another statement") as raised:
+                database.run("SELEC 1")
+            assert raised.value.retryable
+    assert run(second, "SELECT 1") == [(1,)]
+
+
+def hundred(connection):
+    with connection.pipeline():
+        for number in range(100):
+            connection.execute("SELECT %s::int", (number,))
+
+
+def test_what_follows_a_statement_that_was_refused_is_left_out_up_to_the_next(uri, connect):
+    psycopg = pytest.importorskip("psycopg")
+    options = "-c statement_timeout=1000"
+    with psycopg.connect(uri, autocommit=True, options=options) as connection:
+        with busy(connect(), 4), pytest.raises(psycopg.errors.LockNotAvailable):
+            hundred(connection)
+        assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_eight_clients_at_once_lose_nothing(connect, run, table):

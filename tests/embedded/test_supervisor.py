@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -88,8 +90,98 @@ def test_a_second_opener_uses_the_first(data_dir, owner):
         assert uri == running_uri(data_dir)
         assert execute(uri, "SELECT 1") == [(1,)]
     assert runs(owner[1])
-    with pytest.raises(instance.DataDirectoryInUse, match="in use by another process"):
+    with pytest.raises(instance.DataDirectoryInUse, match=rf"in use by `tsstats` \(process {owner[0].pid}\)"):
         EmbeddedDatabase(data_dir).start()
+
+
+def test_no_file_that_is_removed_lets_a_second_owner_in(data_dir, owner):
+    for path in data_dir.iterdir():
+        if path.is_file():
+            path.unlink()
+    with pytest.raises(instance.DataDirectoryInUse):
+        EmbeddedDatabase(data_dir).start()
+
+
+def test_no_other_path_to_the_database_lets_a_second_owner_in(data_dir, owner, tmp_path):
+    (tmp_path / "link").symlink_to(data_dir)
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    (other / "pgdata").symlink_to(data_dir / "pgdata")
+    for path in (tmp_path / "link", other):
+        with pytest.raises(instance.DataDirectoryInUse):
+            EmbeddedDatabase(path).start()
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("what", ["data", "data/pgdata"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_directory_that_is_moved_keeps_its_database(fresh_database, tmp_path, monkeypatch, what, replaced):
+    data_dir, away, other = (
+        Path(shutil.copytree(fresh_database, tmp_path / "data")),
+        tmp_path / "away",
+        tmp_path / "other",
+    )
+    before = files(fresh_database / Path(what).relative_to("data"))
+    shutil.copytree(fresh_database / Path(what).relative_to("data"), other)
+    looks, look = threading.Event(), instance.Hold.is_in_place
+    monkeypatch.setattr(instance.Hold, "is_in_place", lambda hold: not looks.is_set() or look(hold))
+    monkeypatch.setattr(supervisor, "PROBE_INTERVAL_SECONDS", 0.2)
+    with EmbeddedDatabase(data_dir) as database:
+        execute(database.uri, "CREATE TABLE kept (n int)")
+        (tmp_path / what).rename(away)
+        if replaced:
+            other.rename(tmp_path / what)
+        execute(database.uri, "INSERT INTO kept SELECT generate_series(1, 100000); CHECKPOINT")
+        looks.set()
+        wait_until(lambda: database.failure is not None and not runs(database.node_pid))
+        assert "was removed, moved or replaced" in str(database.failure)
+    if replaced:
+        assert files(tmp_path / what) == before
+        (tmp_path / what).rename(other)
+    away.rename(tmp_path / what)
+    with open_database(data_dir) as uri:
+        assert execute(uri, "SELECT count(*) FROM kept") == [(100_000,)]
+
+
+def test_a_directory_that_is_removed_is_not_made_again(data_dir, monkeypatch):
+    monkeypatch.setattr(supervisor, "PROBE_INTERVAL_SECONDS", 0.2)
+    with EmbeddedDatabase(data_dir) as database:
+        # Until the database has stopped, it may make files while others are removed.
+        wait_until(lambda: shutil.rmtree(data_dir, ignore_errors=True) or not data_dir.exists())
+        wait_until(lambda: database.failure is not None)
+    assert not data_dir.exists()
+
+
+def test_a_directory_that_others_may_enter_is_closed_or_refused(data_dir, tmp_path):
+    data_dir.chmod(0o777)
+    said: list[str] = []
+    EmbeddedDatabase(data_dir, on_progress=said.append).make_data_dir()
+    assert data_dir.stat().st_mode & 0o777 == 0o700
+    assert "was open to other users" in said[0]
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "note.txt").write_text("somebody else's")
+    for mode in (0o777, 0o1777, 0o775):
+        shared.chmod(mode)
+        with pytest.raises(EmbeddedDatabaseError, match="Other users may write"):
+            EmbeddedDatabase(shared).make_data_dir()
+        assert shared.stat().st_mode & 0o7777 == mode
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_what_another_user_can_have_written_is_not_believed(data_dir, owner):
+    record = data_dir / "instance.json"
+    assert running_uri(data_dir) is not None
+    record.chmod(0o666)
+    assert running_uri(data_dir) is None
+    record.chmod(0o600)
+    os.chown(record, 12345, -1)
+    assert running_uri(data_dir) is None
 
 
 def test_nothing_runs_where_nothing_was_started(tmp_path):
@@ -151,8 +243,7 @@ def test_a_forked_child_does_not_keep_the_database_alive(data_dir):
         os._exit(0)
     try:
         database.stop()
-        with instance.shared_use(data_dir):
-            os.close(instance.take_lock(data_dir))
+        instance.Hold(data_dir).release()
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -193,6 +284,10 @@ def test_an_interrupted_initdb_is_never_used(tmp_path, moment):
 def test_a_start_that_fails_says_why(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/pgdata").write_text("not a directory")
+    with pytest.raises(EmbeddedDatabaseError, match="Not a directory"):
+        EmbeddedDatabase(tmp_path / "data").start()
+    (tmp_path / "data/pgdata").unlink()
+    (tmp_path / "data/pgdata").mkdir()
     with pytest.raises(EmbeddedDatabaseError, match="ended while it started"):
         EmbeddedDatabase(tmp_path / "data").start()
     (tmp_path / "file").write_text("")

@@ -1,10 +1,14 @@
 """Migrations, and plain words about databases that cannot be used."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
+from yoyo.backends import DatabaseBackend
 
 from ringstats_ts.cli import main
 from ringstats_ts.config import Config
@@ -243,3 +247,39 @@ LAST = {"last": schema.shipped()[-1]}
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
+
+
+def test_two_migrate_at_once_and_each_migration_is_applied_once(new_database):
+    with new_database("at_once") as uri:
+        command = [sys.executable, "-m", "ringstats_ts.cli", "migrate"]
+        environment = os.environ | {"DATABASE_URI": uri}
+        runs = [
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        ]
+        lines = "".join(run.communicate(timeout=300)[0] for run in runs).splitlines()
+        assert [run.returncode for run in runs] == [0, 0]
+        assert sorted(line for line in lines if line.startswith("applied")) == [
+            f"applied {name}" for name in schema.shipped()
+        ]
+
+
+@pytest.mark.parametrize("direction", ["apply", "rollback"])
+def test_a_migration_that_is_cut_off_before_it_is_noted_can_be_done_again(
+    new_database, monkeypatch, direction
+):
+    with new_database(f"cut_{direction}") as uri, Database(uri) as database:
+        if direction == "rollback":
+            schema.migrate(database, uri)
+        do = {"apply": schema.migrate, "rollback": schema.roll_back}[direction]
+        note = {"apply": "mark_one", "rollback": "unmark_one"}[direction]
+        with monkeypatch.context() as cut:
+            cut.setattr(DatabaseBackend, note, killed)
+            with pytest.raises(KeyboardInterrupt):
+                do(database, uri)
+        assert do(database, uri)
+        schema.migrate(database, uri)
+        assert schema.pending(database) == []
+
+
+def killed(*_arguments, **_options):
+    raise KeyboardInterrupt
