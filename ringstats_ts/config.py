@@ -105,6 +105,14 @@ SETTINGS: tuple[Setting, ...] = (
         secret=True,
     ),
     Setting(
+        "database_read_uri",
+        ("DATABASE_READ_URI",),
+        None,
+        str,
+        "Login in tsstats_reader that runs the SQL of `tsstats query`; none for a function of the database.",
+        secret=True,
+    ),
+    Setting(
         "data_dir",
         ("TSSTATS_DATA",),
         platformdirs.user_data_path("tsstats", appauthor=False),
@@ -334,6 +342,7 @@ class Config:
     """The settings in force. `policies` are the overrides of `TSSTATS_<KIND>_<RELATION>`."""
 
     database_uri: str | None
+    database_read_uri: str | None
     data_dir: Path
     listen: str
     workers: int

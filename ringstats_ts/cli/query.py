@@ -16,6 +16,8 @@ import orjson
 from rich.cells import cell_len
 
 from ringstats_ts.cli.options import configured, database_options, json_option, open_database
+from ringstats_ts.config import Config
+from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.reading import Answer
 from ringstats_ts.words import counted
 
@@ -32,6 +34,7 @@ def query(sql: str, as_csv: bool, as_json: bool, database_uri: str | None, data_
     """Run one SELECT, VALUES, TABLE or WITH, as the role tsstats_reader.
 
     It can do nothing but read, and not read tokens or refused bodies. EXPLAIN and SHOW are refused.
+    With DATABASE_READ_URI it is run by that login, which needs no DATABASE_URI.
     `-` reads it from standard input. A table that is wider than the terminal is shown row
     by row, a line for each column.
 
@@ -42,14 +45,25 @@ def query(sql: str, as_csv: bool, as_json: bool, database_uri: str | None, data_
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other.")
     text = sys.stdin.read() if sql == "-" else sql
-    with open_database(configured(database_uri, data_dir)) as database:
-        answer = database.read(text)
+    answer = _read(configured(database_uri, data_dir), text)
     if as_json:
         _print_json(answer)
     elif as_csv:
         _print_csv(answer)
     else:
         _print_table(answer)
+
+
+def _read(config: Config, text: str) -> Answer:
+    if config.database_read_uri is None:
+        with open_database(config) as database:
+            return database.read(text)
+    if config.database_uri is not None:
+        # The login cannot see whether the schema is this version's.
+        with open_database(config):
+            pass
+    with Database(config.database_read_uri) as reader:
+        return reader.read(text, login=True)
 
 
 def _print_json(answer: Answer) -> None:

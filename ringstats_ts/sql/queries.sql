@@ -459,6 +459,23 @@ ON CONFLICT (migration_id) DO UPDATE SET digest = excluded.digest;
 SELECT fields, names, types
 FROM tsstats_query(%(query)s, %(max_rows)s, %(max_bytes)s, documents => FALSE);
 
+-- name: may_do_more
+-- Whether the role may do more than a member of tsstats_reader.
+SELECT
+    r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls
+    OR EXISTS (
+        SELECT 1 FROM pg_roles AS other
+        WHERE other.rolname NOT IN (r.rolname, 'tsstats_reader') AND pg_has_role(other.oid, 'MEMBER')
+    )
+    OR EXISTS (
+        SELECT 1 FROM pg_class AS c
+        WHERE
+            c.relkind IN ('r', 'v') AND c.relnamespace = 'public'::regnamespace
+            AND has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+    )
+FROM pg_roles AS r
+WHERE r.rolname = current_user;
+
 -- name: open_privileges
 -- What PUBLIC may do besides reading, and whether the current role may revoke it. The name of a
 -- routine is looked for after its extension, or its schema where it belongs to none.

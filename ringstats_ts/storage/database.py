@@ -126,8 +126,10 @@ class Database:
             # Nobody's payload: a value that was read, or a number that grew too large.
             raise QueryError(error.message) from error
 
-    def read(self, sql: str) -> Answer:
+    def read(self, sql: str, *, login: bool = False) -> Answer:
         """Run SQL of a person's, which reads as the role tsstats_reader and does nothing else.
+
+        It does so by a function, or where the connection is of a `login` that only reads, as it is.
 
         Raises
         ------
@@ -141,7 +143,7 @@ class Database:
                     cursor.execute("BEGIN READ ONLY")
                     if self._timeout is None:
                         cursor.execute(f"SET LOCAL statement_timeout = '{reading.MAX_SECONDS}s'")
-                    return reading.read(cursor, sql)
+                    return reading.read_as_login(cursor, sql) if login else reading.read(cursor, sql)
             except psycopg2.Error as error:
                 if connection.closed:
                     raise self._translate(error) from error

@@ -1,4 +1,4 @@
-"""A person's SQL, read behind a boundary: by the function tsstats_query, as a role that can only read.
+"""A person's SQL, read behind a boundary: by the function tsstats_query, or as a login that can only read.
 
 What a statement is, and whether it reads, the server decides.
 """
@@ -6,6 +6,7 @@ What a statement is, and whether it reads, the server decides.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from ringstats_ts.errors import QueryError
+from ringstats_ts.errors import ConfigError, QueryError
 from ringstats_ts.sql import statement
 from ringstats_ts.storage.failures import first_line
 
 MAX_ROWS = 1_000_000
 MAX_BYTES = 256 * 1024 * 1024
 MAX_SECONDS = 900
+
+BATCH_ROWS = 1000
+LESS = "Ask for less, with WHERE, GROUP BY or LIMIT; `tsstats export` writes any number of rows."
 
 _FIELD = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",]*))(?:,|\Z)')
 
@@ -57,13 +61,47 @@ def read(cursor: psycopg2.extensions.cursor, sql: str) -> Answer:
     return Answer(names, rows)
 
 
+def read_as_login(cursor: psycopg2.extensions.cursor, sql: str) -> Answer:
+    """The answer, in an open transaction of a login that may do nothing but read.
+
+    Raises
+    ------
+    ConfigError
+        where the login may do more.
+    psycopg2.Error
+        see `refusal`.
+    """
+    if "\0" in sql:
+        # The driver would send what stands before it.
+        raise QueryError("The query contains a NUL character.")
+    cursor.execute(statement("may_do_more"))
+    if cursor.fetchall() != [(False,)]:
+        raise ConfigError(
+            "DATABASE_READ_URI names a role that may do more than read.",
+            "Name one that is a member of tsstats_reader and of nothing else.",
+        )
+    cursor.execute(f"DECLARE rows NO SCROLL CURSOR FOR {sql}")
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    while True:
+        cursor.execute(f"FETCH {BATCH_ROWS} FROM rows")
+        columns = [column.name for column in cursor.description or ()]
+        batch = cursor.fetchall()
+        rows += batch
+        size += sum(sys.getsizeof(value) for row in batch for value in row)
+        if len(rows) > MAX_ROWS or size > MAX_BYTES:
+            raise QueryError(f"The answer has more than {MAX_ROWS:,} rows or {MAX_BYTES:,} bytes.", LESS)
+        if len(batch) < BATCH_ROWS:
+            return Answer(columns, rows)
+
+
 def refusal(error: psycopg2.Error) -> QueryError:
     """What the server said, and what is taken instead."""
     hint = None
     if error.pgcode in _NOT_READING:
         hint = "A query is one SELECT, VALUES, TABLE or WITH, in a read-only transaction."
     elif error.pgcode == "54000":
-        hint = "Ask for less, with WHERE, GROUP BY or LIMIT; `tsstats export` writes any number of rows."
+        hint = LESS
     elif error.pgcode == "57014":
         hint = f"A query may take {MAX_SECONDS // 60} minutes."
     return QueryError(f"The query failed: {first_line(error)}.", hint)

@@ -1,12 +1,18 @@
 """A person's SQL reads as tsstats_reader, whatever it says: it changes nothing and sees nothing else."""
 
+import contextlib
+import os
+import secrets
 from datetime import UTC, datetime
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from psycopg2.extensions import make_dsn
 
-from ringstats_ts.errors import QueryError
+from ringstats_ts.cli import main
+from ringstats_ts.errors import ConfigError, QueryError
 from ringstats_ts.storage import reading
 from ringstats_ts.storage.database import Database
 from tests.conftest import SERVER
@@ -246,3 +252,42 @@ def test_as_json_for_who_asks_in_sql(connection):
             ({"column1": 2.5, "column2": None}, None),
             (None, ["column1", "column2"]),
         ]
+
+
+@pytest.fixture
+def login_uri(database_uri, database):
+    """A login in tsstats_reader, as an administrator makes one."""
+    name, password = f"tsstats_test_login_{os.getpid()}", secrets.token_hex(16)
+    database.run(f"CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE tsstats_reader")
+    yield make_dsn(database_uri, user=name, password=password)
+    database.run(f"DROP ROLE {name}")
+
+
+@pytest.mark.skipif(SERVER is None, reason="the embedded database has no logins")
+def test_a_login_that_only_reads_is_used_and_another_is_not(database_uri, login_uri, read, monkeypatch):
+    runner = CliRunner(env={"DATABASE_READ_URI": login_uri, "DATABASE_URI": None})
+    done = runner.invoke(main, ["query", "SELECT current_user, name FROM hosts", "--csv"])
+    assert done.output.splitlines()[1].split(",") == [f"tsstats_test_login_{os.getpid()}", "gateway"]
+    with Database(login_uri) as reader, Database(database_uri) as owner:
+        before = state(owner)
+        for sql in ATTEMPTS:
+            # It may set what is its own: that ends with the transaction.
+            with contextlib.suppress(QueryError):
+                assert reader.read(sql, login=True).rows == [], sql
+            assert state(owner) == before, sql
+        monkeypatch.setattr(reading, "MAX_ROWS", 1000)
+        with pytest.raises(QueryError, match="more than 1,000 rows"):
+            reader.read("SELECT generate_series(1, 1e12)", login=True)
+        with pytest.raises(ConfigError, match="may do more than read"):
+            owner.read("SELECT 1", login=True)
+
+
+@pytest.mark.skipif(SERVER is None, reason="the embedded database has no logins")
+def test_a_login_gives_what_the_function_gives(read, login_uri):
+    with Database(login_uri) as reader:
+        mine, of_function = reader.read(KINDS, login=True), read(KINDS)
+    assert mine.columns == of_function.columns
+    assert list(map(plain, mine.rows[0])) != []
+    assert [str(plain(value)) for value in mine.rows[0]] == [
+        str(plain(value)) for value in of_function.rows[0]
+    ]
