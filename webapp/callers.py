@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 
 from flask import Flask, g, request
 
@@ -46,6 +47,13 @@ def register(app: Flask, config: Config) -> None:
     app.before_request(check)
 
 
+@lru_cache(1024)
+def is_of_a_proxy(name: str) -> bool:
+    """Whether proxies make the header, by its name as WSGI has it."""
+    return _FORWARDED.fullmatch(name) is not None
+
+
+@lru_cache(1024)
 def is_own_name(authority: str, others: frozenset[str]) -> bool:
     """Whether a Host header names this machine, by a loopback name or address or one of the `others`."""
     match = _AUTHORITY.fullmatch(authority)
@@ -65,7 +73,7 @@ def _check(config: Config) -> None:
     """
     if not all(is_own_name(name, config.hosts) for name in _names()):
         raise Misdirected
-    if not config.proxy_hops and any(map(_FORWARDED.fullmatch, request.environ)):
+    if not config.proxy_hops and any(map(is_of_a_proxy, request.environ)):
         raise Forbidden(
             "The request came through a proxy, and without tokens the service is for this machine alone.",
             "Set TSSTATS_PROXY_HOPS=1, and TSSTATS_AUTH=on with tokens that `tsstats token create` makes, or "

@@ -28,7 +28,7 @@ from ringstats_ts.rejects import reject, reject_each
 from webapp.auth import require
 from webapp.body import Body
 from webapp.errors import problem
-from webapp.notes import Note, digest_of
+from webapp.notes import Note
 from webapp.parameters import parameters
 from webapp.service import service
 
@@ -132,10 +132,9 @@ def _note(note: Note, payload: Payload, raw: bytearray) -> None:
     KilledWorker
         it killed a worker lately.
     """
-    digest = digest_of(raw)
-    if service().notes.refused(digest):
+    if service().notes.refused(raw):
         raise KilledWorker
-    note.begin(digest, payload, raw)
+    note.begin(payload, raw)
 
 
 def _origin(sender: str) -> str:

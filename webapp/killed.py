@@ -2,8 +2,8 @@
 
 The master judges them: a body that kept the interpreter busy until the heartbeat stopped, or that
 was being read for seconds when the worker died otherwise (the kernel was out of memory, a library
-crashed), is refused for an hour; who was there by chance is not. The master neither reads bodies
-nor asks the database. The next worker does that at its start: it counts them all, and keeps the
+crashed), is refused for an hour; who was there by chance is not. The master parses no body, and
+asks no database. The next worker does that at its start: it counts them all, and keeps the
 refused ones as rejects.
 """
 
@@ -61,7 +61,7 @@ class Judge:
 
     def __init__(self) -> None:
         self._used: dict[int, dict[Path, float]] = {}
-        self._strikes: dict[str, list[float]] = {}
+        self._strikes: dict[str | None, list[float]] = {}
 
     def watch(self, arbiter: Any) -> None:
         """Look at a worker that has no heartbeat before it is killed: later it has no threads to look at."""
@@ -76,10 +76,10 @@ class Judge:
 
     def bury(self, pid: int) -> list[Left]:
         """Judge what the dead worker was at; those that are refused from now on."""
-        found = list(_left(pid))
+        found = list(_left(pid, body=True))
         guilty = self._guilty(found, self._used.pop(pid, {}))
-        for one in guilty:
-            _refuse(one.digest)
+        for digest in {one.digest for one in guilty} - {None}:
+            _refuse(digest)
         for one in found:
             outcome = "rejected" if one in guilty else "failed"
             target = notes.directory("killed")
@@ -96,7 +96,7 @@ class Judge:
         slow = [] if used else [one for one in reading if now - one.since >= READING_SECONDS]
         return slow or [one for one in reading if self._strike(one.digest, now) >= STRIKES]
 
-    def _strike(self, digest: str, now: float) -> int:
+    def _strike(self, digest: str | None, now: float) -> int:
         struck = [*self._strikes.pop(digest, ()), now]
         self._strikes[digest] = [at for at in struck if now - at < REFUSED_SECONDS]
         while len(self._strikes) > MOST_REFUSED:
@@ -104,12 +104,12 @@ class Judge:
         return len(self._strikes[digest])
 
 
-def _left(pid: int) -> Iterator[Left]:
+def _left(pid: int, *, body: bool = False) -> Iterator[Left]:
     """The notes of a worker that say something; the others are removed."""
     shared = notes.directory("notes")
     for path in shared.glob(f"{pid}-*") if shared is not None else ():
         try:
-            found = notes.left(path)
+            found = notes.left(path, body=body)
         except (OSError, ValueError):
             found = None
         if found is None:
@@ -133,10 +133,10 @@ def _processor_seconds(pid: int, thread: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if running else 0.0
 
 
-def _refuse(digest: str) -> None:
+def _refuse(digest: str | None) -> None:
     refused = notes.directory("refused")
     assert refused is not None
-    (refused / digest).touch()
+    (refused / str(digest)).touch()
     by_age = sorted(refused.iterdir(), key=lambda file: file.stat().st_mtime)
     for file in by_age[:-MOST_REFUSED]:
         file.unlink()

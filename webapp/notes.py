@@ -1,9 +1,9 @@
 """What each thread of a worker is at, noted where the death of its process leaves it.
 
-Before a body is read for its meaning, its digest, size, source and sender are written to a small
-file of the thread, and the body behind them where it is small enough to be kept as a reject. The
-file is blanked when the document is done. What is left in it when the worker was killed is for
-the master (`webapp.killed`), which names the bodies that no worker reads again for an hour.
+Before a body is read for its meaning, its size, source and sender are written to a small file of the
+thread, and the body behind them where it is small enough to be kept as a reject, else its digest. The
+file is blanked when the document is done. What is left in it when the worker was killed is for the
+master (`webapp.killed`), which names the bodies that no worker reads again for an hour.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Notes:
             note = self._threads.note = Note()
         return note
 
-    def refused(self, digest: str) -> bool:
-        """Whether a body of that digest killed a worker within the last hour."""
+    def refused(self, raw: bytes | bytearray) -> bool:
+        """Whether that body, as it was sent, killed a worker within the last hour."""
         if self._refused is None:
             return False
         with suppress(OSError):
@@ -76,7 +76,8 @@ class Notes:
                 found = {file.name: file.stat().st_mtime for file in self._refused.iterdir()}
                 self._until = {name: since + REFUSED_SECONDS for name, since in found.items()}
                 self._changed = changed
-        return time.time() < self._until.get(digest, 0.0)
+        # Hardly ever is there one to compare with: a digest would be the most of what a note costs.
+        return bool(self._until) and time.time() < self._until.get(digest_of(raw), 0.0)
 
 
 class Note:
@@ -102,12 +103,12 @@ class Note:
                     os.ftruncate(self._file, _HEAD.size)
         self._size = 0
 
-    def begin(self, digest: str, payload: Payload, raw: bytes | bytearray) -> None:
+    def begin(self, payload: Payload, raw: bytes | bytearray) -> None:
         """Note a body as it was sent, which waits."""
         if self._file is None:
             return
         self._cpu = time.thread_time()
-        told = orjson.dumps(_told(digest, payload, len(raw)))
+        told = orjson.dumps(_told(payload, raw))
         kept = raw if len(raw) <= KEPT_BYTES else b""
         parts = (self._head(WAITING), _SIZES.pack(len(told), len(kept)), told, kept)
         self._size = sum(map(len, parts))
@@ -145,8 +146,10 @@ class Left:
     body: bytes | None
 
     @property
-    def digest(self) -> str:
-        return str(self.told["digest"])
+    def digest(self) -> str | None:
+        """By what the body is known again; None where there was no room to note it."""
+        digest: str | None = self.told["digest"]
+        return digest if digest or self.body is None else digest_of(self.body)
 
     @property
     def size(self) -> int:
@@ -192,11 +195,12 @@ def digest_of(raw: bytes | bytearray) -> str:
     return sha256(raw).hexdigest()
 
 
-def _told(digest: str, payload: Payload, size: int) -> dict[str, Any]:
+def _told(payload: Payload, raw: bytes | bytearray) -> dict[str, Any]:
     token = payload.token
     return {
-        "digest": digest,
-        "size": size,
+        # Of a body that stands beside it, who reads this makes it.
+        "digest": digest_of(raw) if len(raw) > KEPT_BYTES else None,
+        "size": len(raw),
         "received_at": payload.received_at.isoformat(),
         "source": payload.source,
         "sender": payload.sender,
