@@ -21,6 +21,15 @@ from ringstats_ts.errors import ConfigError
 _INTERVAL = re.compile(r"(\d+)\s*(second|minute|hour|day|week)s?")
 _LISTEN_HOST = re.compile(r"[^:\[\]]+|\[[^\[\]]+\]")
 _NAME = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
+# What stands for itself in an address, or is percent-encoded.
+_PLAIN = r"(?:[^\s:/?#\[\]@%&=]|%[0-9A-Fa-f]{2})*"
+_SERVER = rf"(?:{_PLAIN}|\[[0-9A-Za-z:.%]+\])(?::[0-9]{{0,5}})?"
+_QUERY = rf"[A-Za-z_]+=(?:{_PLAIN}[:/])*{_PLAIN}"
+_URI = re.compile(
+    rf"postgres(?:ql)?://(?:{_PLAIN}(?::(?:{_PLAIN}[:&=])*{_PLAIN})?@)?{_SERVER}(?:,{_SERVER})*"
+    rf"(?:/{_PLAIN})?(?:\?{_QUERY}(?:&{_QUERY})*)?"
+)
+_DSN = re.compile(r"\s*(?:[a-z_]+ *= *(?:'(?:[^'\\]|\\.)*'|[^\s'\\]+)(?:\s+|$))+")
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 
 
@@ -75,6 +84,20 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(names)
 
 
+def _database_uri(text: str) -> str:
+    """Check an address by its form: libpq takes what is amiss for a host or a port, and quotes it."""
+    is_uri = "://" in text
+    form = _URI if is_uri else _DSN
+    if not form.fullmatch(text) or "%00" in text:
+        raise ValueError(
+            "write it like postgresql://user:password@host/name, and percent-encode the password "
+            "(`/` is %2F, `@` is %40, `?` is %3F, `#` is %23, `%` is %25, `[` is %5B, a space is %20)"
+            if is_uri
+            else "write it like postgresql://user:password@host/name, or host=... user=... password='...'"
+        )
+    return text
+
+
 def parse_listen(text: str) -> str:
     """Check an address to listen on, such as `127.0.0.1:8000` or `[::1]:8000`."""
     host, _, port = text.rpartition(":")
@@ -100,7 +123,7 @@ SETTINGS: tuple[Setting, ...] = (
         "database_uri",
         ("DATABASE_URI", "DATABASE_URL"),
         None,
-        str,
+        _database_uri,
         "TimescaleDB to use, postgresql://user:password@host/name; none for the embedded one.",
         secret=True,
     ),

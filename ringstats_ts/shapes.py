@@ -306,7 +306,7 @@ def _without_login(match: re.Match[str]) -> str:
     login, rest = match[1][: max(end, 0)], match[1][end:]
     user, colon, password = login.partition(":")
     port, slash, _ = password.partition("/")
-    if not colon or not password or "/" in user or (slash and port.isdigit()):
+    if not colon or password in ("", "password") or "/" in user or (slash and port.isdigit()):
         return match[0]
     return f"://{user}:{REDACTED}{rest}"
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from ringstats_ts.shapes import redact_text
+
 logger = logging.getLogger("webapp")
 
 LINES_A_SECOND = 20
@@ -114,9 +116,13 @@ def _line(level: int, event: str, fields: Mapping[str, Any]) -> str:
         "level": logging.getLevelName(level).lower(),
         "event": event,
     }
-    line |= {name: value for name, value in fields.items() if value is not None}
+    line |= {name: _cleaned(value) for name, value in fields.items() if value is not None}
     # ASCII, so that what a terminal would obey is escaped; JSON itself leaves DEL alone.
     return json.dumps(line).replace("\x7f", "\\u007f")
+
+
+def _cleaned(value: Any) -> Any:
+    return redact_text(value) if isinstance(value, str) else value
 
 
 def where(error: BaseException) -> list[str]:

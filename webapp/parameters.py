@@ -9,6 +9,7 @@ from datetime import datetime
 from flask import Request
 
 from ringstats_ts.errors import BadParameter
+from ringstats_ts.shapes import redact_text
 from ringstats_ts.times import parse_time
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -69,7 +70,8 @@ def _unicode(header: str) -> str:
 
 def _host(text: str) -> str:
     # What is no UTF-8 arrives as U+FFFD: hosts of different names would be one.
-    if not text or len(text) > 253 or not text.isprintable() or "\ufffd" in text:
+    # Nor is a token in its place to be kept.
+    if not text or len(text) > 253 or not text.isprintable() or "\ufffd" in text or redact_text(text) != text:
         raise BadParameter(
             "The `host` cannot be used.", "Write a name of at most 253 characters, such as `host=web-1`."
         )
@@ -86,7 +88,7 @@ def _switch(request: Request, name: str) -> bool:
 
 
 def _key(text: str | None) -> str | None:
-    if text is not None and not _KEY.fullmatch(text):
+    if text is not None and (not _KEY.fullmatch(text) or redact_text(text) != text):
         raise BadParameter(
             "The Idempotency-Key cannot be used.", "Use 1 to 255 visible ASCII characters, such as a UUID."
         )

@@ -9,9 +9,13 @@ from uuid import uuid4
 
 from flask import Flask, Request, Response, g, request
 
+from ringstats_ts.shapes import REDACTED, redact_text, redact_url
 from webapp import log
 
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,64}")
+_LONG_PART = re.compile(r"[^/<>]{16,}")
+_READ = 2000
+_SHOWN = 200
 _QUIET = ("/healthz", "/readyz", "/metrics")
 
 
@@ -30,7 +34,7 @@ def request_id() -> str:
 
 def _given(request: Request) -> str | None:
     text = request.headers.get("Request-Id", "")
-    return text if _VISIBLE.fullmatch(text) else None
+    return text if _VISIBLE.fullmatch(text) and redact_text(text) == text else None
 
 
 def _begin() -> None:
@@ -49,7 +53,7 @@ def _finish(response: Response) -> Response:
         level,
         "request",
         method=request.method,
-        path=request.path[:200],
+        path=_shown(request.path, known=request.url_rule is not None),
         status=response.status_code,
         bytes=g.get("received_bytes", 0),
         rows=g.get("rows"),
@@ -59,6 +63,12 @@ def _finish(response: Response) -> Response:
         request_id=request_id(),
     )
     return response
+
+
+def _shown(path: str, *, known: bool) -> str:
+    """The path as it may be logged: of an unknown one no part that may be a token in a wrong place."""
+    shown = redact_url(path[:_READ])
+    return (shown if known else _LONG_PART.sub(REDACTED, shown))[:_SHOWN]
 
 
 def _rejected() -> int:

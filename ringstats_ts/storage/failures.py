@@ -6,6 +6,7 @@ the sender, who tries again where it says `retryable`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import psycopg2
@@ -145,6 +146,8 @@ FAILURES = {
     )
 }
 
+_QUOTED = re.compile(r'"[^"]*[^"\w./:-][^"]*"', re.ASCII)
+
 _NO_ACCESS_WORDS = (
     "does not exist",
     "authentication failed",
@@ -168,9 +171,13 @@ def translate(error: Exception, *, lost: bool = False, overdue: bool = False) ->
 
 
 def translate_connect(error: Exception) -> RingstatsError:
-    """Turn what the driver raised while connecting into an error of ours."""
-    if not isinstance(error, psycopg2.OperationalError):
+    """Turn what the driver raised while connecting into an error of ours.
+
+    What libpq quotes of the address may be a part of a password: names alone are shown.
+    """
+    if not isinstance(error, psycopg2.OperationalError) or str(error).startswith("invalid "):
         return _made(FAILURES[BAD_ADDRESS], error)
+    error = psycopg2.OperationalError(_QUOTED.sub('"..."', str(error)))
     refused = any(words in str(error) for words in _NO_ACCESS_WORDS)
     return _made(FAILURES[NO_ACCESS if refused else UNREACHED], error)
 
