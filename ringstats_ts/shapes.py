@@ -191,7 +191,7 @@ def redact_text(text: str) -> str:
     if not may_hold(text.encode(errors="replace")):
         return text
     cleaned = _redacted(text)
-    if any(mark in cleaned for mark in "?&%"):
+    if any(mark in cleaned for mark in "?&%#;"):
         return _CHUNK.sub(lambda match: _in_url(match[0], _DECODINGS), cleaned)
     return cleaned
 
