@@ -207,3 +207,10 @@ def test_windows_are_joined_by_days():
         (day + hours[0], day + hours[2]),
         (day + hours[3], day + hours[3]),
     ]
+
+
+def test_a_window_within_another_does_not_shorten_it():
+    day, step = datetime(2026, 3, 1, tzinfo=UTC), timedelta(days=1)
+    windows = [(day + 2 * step, day + 3 * step), (day, day + 9 * step), (day + 8 * step, day + 10 * step)]
+    assert merged(windows) == [(day, day + 10 * step)]
+    assert merged(windows[:2]) == [(day, day + 9 * step)]
