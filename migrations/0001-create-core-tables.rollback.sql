@@ -1,5 +1,7 @@
 SELECT 1;
 
+DROP TABLE IF EXISTS clocks;
+
 DROP TABLE IF EXISTS job_runs;
 
 DROP TABLE IF EXISTS policies;

@@ -85,6 +85,12 @@ CREATE TABLE job_runs (
     error text
 );
 
+CREATE TABLE clocks (
+    machine text PRIMARY KEY,
+    ahead interval NOT NULL,
+    seen_at timestamptz NOT NULL
+);
+
 DO $$
 BEGIN
     COMMENT ON TABLE hosts IS 'A host that reports.';
@@ -147,6 +153,11 @@ BEGIN
     COMMENT ON COLUMN policies.after IS 'refresh: how far back it looks; columnstore: age at which a chunk is compressed; retention: age at which it is dropped, NULL for never.';
     COMMENT ON COLUMN policies.until IS 'refresh: age of the newest bucket that is materialised; otherwise NULL.';
     COMMENT ON COLUMN policies.every IS 'How often the job runs.';
+
+    COMMENT ON TABLE clocks IS 'A machine that runs the service, and whose clock is off the database''s by more than TSSTATS_FUTURE.';
+    COMMENT ON COLUMN clocks.machine IS 'Its host name.';
+    COMMENT ON COLUMN clocks.ahead IS 'How far its clock is ahead; negative where it is behind.';
+    COMMENT ON COLUMN clocks.seen_at IS 'When it was last seen to be, by the clock of the database.';
 
     COMMENT ON TABLE job_runs IS 'The last run of each job that the embedded database''s runner executed; TimescaleDB keeps no statistics for those.';
     COMMENT ON COLUMN job_runs.job IS 'Name of the job.';

@@ -649,7 +649,12 @@ SELECT
     s.node_id
 FROM hosts AS h
 CROSS JOIN LATERAL (
-    SELECT * FROM tailscale_status WHERE tailscale_status.host_id = h.host_id ORDER BY tailscale_status.time DESC LIMIT 1
+    SELECT *
+    FROM tailscale_status
+    -- What is of more than an hour from now is a wrong clock's.
+    WHERE tailscale_status.host_id = h.host_id AND tailscale_status.time <= now() + INTERVAL '1 hour'
+    ORDER BY tailscale_status.time DESC
+    LIMIT 1
 ) AS s
 CROSS JOIN LATERAL (
     SELECT tailscale_status.time

@@ -267,6 +267,13 @@ class OutcomeUnknown(StorageUnavailable):
     )
 
 
+class WrongClock(StorageUnavailable):
+    """The clock of the service's machine and that of the database's differ."""
+
+    code = "wrong-clock"
+    hint = "Nothing was stored; try again when both are set, by NTP. `tsstats doctor` names the machine."
+
+
 class LostClientKey(StorageUnavailable):
     """The logs in this database were stored with another client key."""
 

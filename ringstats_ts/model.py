@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from ringstats_ts.lookups import EventIds, Lookups
@@ -61,8 +61,9 @@ class Payload:
     `origin` that of a log: the machine that it came from, whatever its file is called.
     `token` is what it was sent with, if any. `partial`: the good documents of the body are
     stored though others are refused. `backfill`: old samples are meant. `part`: the body is a
-    part of a log, in UTF-8. `equal_before`: it is a line out of a log, which had so many equal
-    ones before it.
+    part of a log, in UTF-8. `equal_before`: it is a line out of a log, which had so many equal ones
+    before it. `clock`: it arrives now, by a clock that may be so far off the database's; None where
+    it was read, or came a while ago.
     """
 
     body: bytes
@@ -80,6 +81,7 @@ class Payload:
     backfill: bool = False
     part: LogPart | None = None
     equal_before: int = 0
+    clock: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

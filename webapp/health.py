@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from ringstats_ts.storage import clientkey, overview, schema
+from ringstats_ts.storage.clock import check_clock
 from webapp.auth import require
 from webapp.metrics import metrics
 from webapp.service import service
@@ -41,3 +42,4 @@ def _look() -> None:
     with database.deadline():
         overview.check_writable(database)
         clientkey.check_kept_key(database, here.config)
+        check_clock(database, here.config.future)

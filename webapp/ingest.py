@@ -103,6 +103,7 @@ def _noted(source: str | None, token: Token | None, note: Note) -> list[Receipt]
         sender=request.remote_addr or "unknown",
         origin=_origin(request.remote_addr or "unknown"),
         token=token,
+        clock=here.config.future,
     )
     try:
         body.receive()

@@ -37,6 +37,7 @@ from ringstats_ts.errors import (
 from ringstats_ts.ingest import Parsed, ingest_parsed
 from ringstats_ts.model import Payload, Receipt
 from ringstats_ts.sources import SOURCES
+from ringstats_ts.storage.clock import check_clock
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import refresh_since
 from ringstats_ts.storage.window import LONGER
@@ -146,6 +147,7 @@ def ingest(
             open_database(config) as database,
             closing(parsed_groups(list(grouped(files)), template, config)) as groups,
         ):
+            check_clock(database, config.future)
             with _progress(as_json) as progress:
                 bar = progress.add_task("Storing", total=len(files))
                 for group in groups:

@@ -42,7 +42,7 @@ WHERE host_id = %(host_id)s;
 -- lock_reporters, so that it sees what the transaction before committed.
 SELECT
     t.number, h.host_id, h.last_seen, h.changes_digests,
-    r.receipt_id, r.key, r.digest, r.time, r.row_count, r.short_rows
+    now(), r.receipt_id, r.key, r.digest, r.time, r.row_count, r.short_rows
 FROM unnest(
     %(identities)s::text[], %(sources)s::text[], %(keys)s::text[], %(digests)s::bytea[],
     %(received_at)s::timestamptz[], %(live)s::boolean[]
@@ -1432,7 +1432,7 @@ ORDER BY page.host_id, page.time, page.agent;
 -- name: overview_hosts
 SELECT
     count(*),
-    count(*) FILTER (WHERE last_seen < %(silent)s)
+    count(*) FILTER (WHERE last_seen < %(silent)s OR last_seen > now() + INTERVAL '1 hour')
 FROM hosts;
 
 -- name: overview_reporters
@@ -1450,22 +1450,25 @@ SELECT
     s.peers_online
 FROM (
     SELECT
-        *,
-        last_seen < %(silent)s AS silent,
-        row_number() OVER (PARTITION BY last_seen < %(silent)s ORDER BY last_seen DESC, host_id) AS place
-    FROM hosts
+        s.*,
+        row_number() OVER (PARTITION BY s.silent ORDER BY s.last_seen DESC, s.host_id) AS place
+    FROM (
+        -- One that was heard in more than an hour from now was so by a wrong clock.
+        SELECT *, last_seen < %(silent)s OR last_seen > now() + INTERVAL '1 hour' AS silent
+        FROM hosts
+    ) AS s
 ) AS h
 LEFT JOIN LATERAL (
     SELECT backend_state, version
     FROM tailscale_status_changes
-    WHERE tailscale_status_changes.host_id = h.host_id
+    WHERE tailscale_status_changes.host_id = h.host_id AND time <= now() + INTERVAL '1 hour'
     ORDER BY time DESC
     LIMIT 1
 ) AS c ON true
 LEFT JOIN LATERAL (
     SELECT peers, peers_online
     FROM tailscale_status
-    WHERE tailscale_status.host_id = h.host_id AND time >= %(silent)s
+    WHERE tailscale_status.host_id = h.host_id AND time >= %(silent)s AND time <= now() + INTERVAL '1 hour'
     ORDER BY time DESC
     LIMIT 1
 ) AS s ON true
@@ -1488,7 +1491,7 @@ FROM (
             coalesce(s.peers, 0) + (s.node_id IS NOT NULL)::integer AS nodes
         FROM tailscale_status AS s
         INNER JOIN hosts AS h ON h.host_id = s.host_id
-        WHERE s.time >= %(silent)s
+        WHERE s.time >= %(silent)s AND s.time <= now() + INTERVAL '1 hour'
         ORDER BY s.host_id, s.time DESC
     ) AS latest
     GROUP BY latest.tailnet
@@ -1502,12 +1505,12 @@ FROM hosts AS h
 CROSS JOIN LATERAL (
     SELECT health
     FROM tailscale_status_changes
-    WHERE tailscale_status_changes.host_id = h.host_id
+    WHERE tailscale_status_changes.host_id = h.host_id AND time <= now() + INTERVAL '1 hour'
     ORDER BY time DESC
     LIMIT 1
 ) AS c
 CROSS JOIN LATERAL (SELECT DISTINCT message FROM unnest(c.health) AS message) AS m
-WHERE h.last_seen >= %(silent)s
+WHERE h.last_seen >= %(silent)s AND h.last_seen <= now() + INTERVAL '1 hour'
 GROUP BY m.message
 ORDER BY count(*) DESC, m.message
 LIMIT 20;
@@ -1659,6 +1662,26 @@ WHERE
     )
 ORDER BY j.next_start;
 
+-- name: clock
+SELECT clock_timestamp();
+
+-- name: note_clock
+INSERT INTO clocks (machine, ahead, seen_at)
+VALUES (%(machine)s, %(ahead)s, now())
+ON CONFLICT (machine) DO UPDATE
+SET ahead = excluded.ahead, seen_at = excluded.seen_at;
+
+-- name: forget_clock
+-- Those of machines that are gone too.
+DELETE FROM clocks
+WHERE machine = %(machine)s OR seen_at < now() - INTERVAL '1 day';
+
+-- name: wrong_clocks
+SELECT machine, ahead, seen_at
+FROM clocks
+WHERE seen_at > now() - INTERVAL '1 day'
+ORDER BY machine;
+
 -- name: count_late_windows
 SELECT count(*)
 FROM late_windows;
@@ -1672,7 +1695,10 @@ FROM drift
 ORDER BY first_seen DESC, source, path;
 
 -- name: count_reporters
-SELECT count(*), count(*) FILTER (WHERE last_seen < now() - INTERVAL '1 hour')
+-- One that was heard in more than an hour from now was so by a wrong clock.
+SELECT
+    count(*),
+    count(*) FILTER (WHERE last_seen < now() - INTERVAL '1 hour' OR last_seen > now() + INTERVAL '1 hour')
 FROM hosts;
 
 -- name: count_rejects

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ringstats_ts.errors import RingstatsError, UnsuitableDatabase
-from ringstats_ts.storage import boundary, policies, schema
+from ringstats_ts.storage import boundary, clock, policies, schema
 from ringstats_ts.storage.database import Database
 from ringstats_ts.words import counted
 
@@ -113,6 +113,9 @@ def _late(database: Database) -> tuple[bool, str]:
 
 def _clock(database: Database) -> tuple[bool, str]:
     """The smallest difference that the quickest of a few answers allows: a queue is not a skew."""
+    if found := database.rows("wrong_clocks"):
+        shown = "; ".join(f"{machine}, {clock.told(ahead)}" for machine, ahead, _ in found[:SHOWN])
+        return False, f"the clock of a service is off the database's: {shown}. Set both by NTP."
     differences = [_difference(database) for _ in range(CLOCK_LOOKS)]
     earliest, latest = min(differences, key=lambda bounds: bounds[1] - bounds[0])
     skew = max(earliest, min(latest, timedelta()))

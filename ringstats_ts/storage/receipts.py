@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
@@ -26,6 +26,7 @@ class Task:
 
     `sent` is what is kept with its bad lines. `unsure`: it may be stored already, for all that is known.
     `instead_of` is the receipt of what was stored of the same document in part, whose place it takes.
+    Its arrival may be so far `ahead` of the database's clock, or `behind` it; None is any.
     """
 
     batch: Batch
@@ -35,6 +36,8 @@ class Task:
     sent: Mapping[str, Any] = field(default_factory=dict)
     unsure: bool = False
     instead_of: str | None = None
+    ahead: timedelta | None = None
+    behind: timedelta | None = None
 
     @property
     def live(self) -> bool:
@@ -66,11 +69,19 @@ def _missing(batch: Batch) -> str:
 
 
 def tasks(
-    batches: Mapping[int, Batch], *, key: str | None, replace_rows: bool, sent: Mapping[str, Any]
+    batches: Mapping[int, Batch],
+    *,
+    key: str | None,
+    replace_rows: bool,
+    sent: Mapping[str, Any],
+    ahead: timedelta | None = None,
+    behind: timedelta | None = None,
 ) -> dict[int, Task]:
     """Give each batch of one body, by its number from 0, its receipt id and its share of the body's key."""
     return {
-        number: Task(batch, str(uuid.uuid4()), key_of(key, number), replace_rows, sent)
+        number: Task(
+            batch, str(uuid.uuid4()), key_of(key, number), replace_rows, sent, ahead=ahead, behind=behind
+        )
         for number, batch in batches.items()
     }
 

@@ -11,6 +11,7 @@ import orjson
 from ringstats_ts.errors import PayloadError
 from ringstats_ts.model import Receipt
 from ringstats_ts.storage.budget import Budget
+from ringstats_ts.storage.clock import check_skew
 from ringstats_ts.storage.database import Transaction
 from ringstats_ts.storage.receipts import Task, completing, found_receipt
 
@@ -98,7 +99,13 @@ def enter(transaction: Transaction, todo: Numbered, budget: Budget, *, careful: 
 
 
 def look_up(transaction: Transaction, todo: Numbered) -> list[Item]:
-    """What is stored of the tasks' hosts and of the tasks; those of hosts that are not there are left out."""
+    """What is stored of the tasks' hosts and of the tasks; those of hosts that are not there are left out.
+
+    Raises
+    ------
+    WrongClock
+        where a task arrived at another time than the database has.
+    """
     batches = [task.batch for _, task in todo]
     params = {
         "identities": [batch.host.identity for batch in batches],
@@ -110,8 +117,9 @@ def look_up(transaction: Transaction, todo: Numbered) -> list[Item]:
     }
     reporters: dict[int, Reporter] = {}
     items = []
-    for index, host_id, last_seen, digests, *found in sorted(transaction.rows("find_documents", params)):
+    for index, host_id, last_seen, digests, now, *found in sorted(transaction.rows("find_documents", params)):
         number, task = todo[index - 1]
+        check_skew(task.batch.received_at - now, ahead=task.ahead, behind=task.behind)
         reporter = reporters.setdefault(host_id, Reporter(host_id, last_seen, digests))
         try:
             receipt = found_receipt(task, found) or _own_receipt(transaction, task)

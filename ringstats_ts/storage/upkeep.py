@@ -12,6 +12,7 @@ from ringstats_ts.config import Config
 from ringstats_ts.errors import RingstatsError, StorageUnavailable
 from ringstats_ts.storage.changes import settle_nodes
 from ringstats_ts.storage.chunks import make_next_chunks
+from ringstats_ts.storage.clock import note_clock
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import refresh_late
 from ringstats_ts.storage.rejects import prune_rejects
@@ -55,6 +56,7 @@ def run_upkeep(database: Database, config: Config) -> None:
     """
     for work in (
         lambda: make_next_chunks(database),
+        lambda: note_clock(database, config.future),
         lambda: prune(database, config),
         lambda: settle_nodes(database),
         lambda: refresh_late(database),

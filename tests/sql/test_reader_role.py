@@ -7,7 +7,7 @@ from typing import Any
 import psycopg2.errors
 import pytest
 
-HIDDEN = {"budgets", "client_keys", "job_runs", "late_windows", "rejects", "rejects_kept", "tokens"}
+HIDDEN = {"budgets", "client_keys", "clocks", "job_runs", "late_windows", "rejects", "rejects_kept", "tokens"}
 # An aggregate calls its transition function in its owner's name; the others serve the writer.
 NOT_FOR_READING = {
     "traffic_counter_sample",
