@@ -239,16 +239,7 @@ def _checked(
     samples = [batch for batch in good.values() if not batch.is_log]
     check_span(samples, max_days=FILE_DAYS if payload.backfill else config.max_days)
     sent = sent_with(payload, config)
-    # What is sent in again arrived whenever it did.
-    ahead = config.future if now == payload.received_at else None
-    return tasks(
-        good,
-        key=payload.key,
-        replace_rows=payload.replace,
-        sent=sent,
-        ahead=ahead,
-        behind=ahead and payload.clock,
-    )
+    return tasks(good, key=payload.key, replace_rows=payload.replace, sent=sent, clock=payload.clock)
 
 
 def _check_replace(batch: Batch, payload: Payload) -> None:

@@ -23,13 +23,17 @@ SAMPLE = st.fixed_dictionaries(
         "os": st.sampled_from(["linux", "macOS"]),
         "health": st.sampled_from([[], ["a"], ["a", "b"], ["b", "a"]]),
         "peer": st.booleans(),
+        "tailnet": st.sampled_from(["one.example", "two.example"]),
     }
 )
 
 
 def document(make_status, sample):
     peers = {"db": {"OS": sample["os"]}} if sample["peer"] else {}
-    return make_status("gateway", peers=peers, Health=sample["health"])
+    status = make_status("gateway", peers=peers, Health=sample["health"], MagicDNSSuffix=sample["tailnet"])
+    # The host goes by another name in each tailnet.
+    status["Self"]["DNSName"] = f"gateway-{sample['tailnet']}."
+    return status
 
 
 def expected(samples, value):
@@ -80,6 +84,19 @@ def test_any_order_of_arrival_gives_the_same_history(
     assert node == expected(samples, lambda s: s["os"] if s["peer"] else None)
     status = database.run("SELECT time, health FROM tailscale_status_changes ORDER BY time")
     assert status == expected(samples, lambda s: sorted(set(s["health"])))
+    last = samples[-1]["tailnet"]
+    assert database.run("SELECT name, tailnet, stable_id, first_seen, last_seen FROM hosts") == [
+        (
+            f"gateway-{last.partition('.')[0]}",
+            last,
+            "ngatewayCNTRL",
+            START,
+            START + (len(samples) - 1) * MINUTE,
+        )
+    ]
+    assert database.run("SELECT name, said_as FROM tailscale_nodes WHERE stable_id = 'ngatewayCNTRL'") == [
+        (f"gateway-{last.partition('.')[0]}", "own")
+    ]
 
 
 def empty(database):

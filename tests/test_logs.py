@@ -237,6 +237,16 @@ def test_what_is_older_than_is_kept_is_left_out_and_stored_when_it_is_kept_longe
     assert stored(database) == counted(body)
 
 
+def test_a_log_that_reaches_from_old_to_now_leaves_its_whole_window(database, config):
+    times = [NOW - timedelta(days=5), NOW - timedelta(days=3), NOW - timedelta(minutes=1)]
+    take(database, config, b"".join(line(0, at=at) for at in times))
+    assert database.run("SELECT source, since, until FROM late_windows") == [
+        ("accesslog", times[0], times[-1])
+    ]
+    take(database, config, b"".join(line(1, at=at) for at in times[2:]), host="other")
+    assert database.run("SELECT count(*) FROM late_windows") == [(1,)]
+
+
 @pytest.mark.usefixtures("kept_for_a_day")
 def test_a_log_that_is_older_than_is_kept_is_refused_but_not_a_part_of_one(
     database, config, tmp_path, monkeypatch

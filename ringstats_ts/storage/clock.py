@@ -32,17 +32,17 @@ def check_clock(database: Database, tolerance: timedelta, clock: Clock = _now) -
     ------
     WrongClock
     """
-    check_skew(skew(database, clock), ahead=tolerance, behind=tolerance)
+    check_skew(skew(database, clock), tolerance)
 
 
-def check_skew(found: timedelta, *, ahead: timedelta | None, behind: timedelta | None) -> None:
-    """Refuse what arrived so far off the database's clock; None is any.
+def check_skew(found: timedelta, tolerance: timedelta | None) -> None:
+    """Refuse what is farther off the database's clock; None is any.
 
     Raises
     ------
     WrongClock
     """
-    if (ahead is not None and found > ahead) or (behind is not None and -found > behind):
+    if tolerance is not None and abs(found) > tolerance:
         machine = socket.gethostname()
         raise WrongClock(f"The clock of {machine} is {told(found)} of the database's.")
 

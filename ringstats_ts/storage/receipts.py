@@ -26,7 +26,7 @@ class Task:
 
     `sent` is what is kept with its bad lines. `unsure`: it may be stored already, for all that is known.
     `instead_of` is the receipt of what was stored of the same document in part, whose place it takes.
-    Its arrival may be so far `ahead` of the database's clock, or `behind` it; None is any.
+    Its arrival may be so far off the database's `clock`; None is any.
     """
 
     batch: Batch
@@ -36,8 +36,7 @@ class Task:
     sent: Mapping[str, Any] = field(default_factory=dict)
     unsure: bool = False
     instead_of: str | None = None
-    ahead: timedelta | None = None
-    behind: timedelta | None = None
+    clock: timedelta | None = None
 
     @property
     def live(self) -> bool:
@@ -74,14 +73,11 @@ def tasks(
     key: str | None,
     replace_rows: bool,
     sent: Mapping[str, Any],
-    ahead: timedelta | None = None,
-    behind: timedelta | None = None,
+    clock: timedelta | None = None,
 ) -> dict[int, Task]:
     """Give each batch of one body, by its number from 0, its receipt id and its share of the body's key."""
     return {
-        number: Task(
-            batch, str(uuid.uuid4()), key_of(key, number), replace_rows, sent, ahead=ahead, behind=behind
-        )
+        number: Task(batch, str(uuid.uuid4()), key_of(key, number), replace_rows, sent, clock=clock)
         for number, batch in batches.items()
     }
 

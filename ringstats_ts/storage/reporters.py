@@ -119,7 +119,7 @@ def look_up(transaction: Transaction, todo: Numbered) -> list[Item]:
     items = []
     for index, host_id, last_seen, digests, now, *found in sorted(transaction.rows("find_documents", params)):
         number, task = todo[index - 1]
-        check_skew(task.batch.received_at - now, ahead=task.ahead, behind=task.behind)
+        check_skew(task.batch.received_at - now, task.clock)
         reporter = reporters.setdefault(host_id, Reporter(host_id, last_seen, digests))
         try:
             receipt = found_receipt(task, found) or _own_receipt(transaction, task)

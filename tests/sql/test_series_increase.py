@@ -9,7 +9,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.examples import examples
@@ -397,6 +397,8 @@ cuts = st.lists(st.integers(1, 40), max_size=8, unique=True).map(sorted)
 
 @examples(100)
 @given(samples=st.lists(values, max_size=40), fine=cuts, coarse=cuts)
+@example(samples=[Decimal(7), Decimal(-3), Decimal(4)], fine=[1], coarse=[1])
+@example(samples=[Decimal(7), Decimal(-3), Decimal(4)], fine=[1, 2], coarse=[2])
 def test_states_of_any_cut_roll_up_to_the_state_of_the_whole(
     connection: Any, samples: list[Decimal | None], fine: list[int], coarse: list[int]
 ) -> None:

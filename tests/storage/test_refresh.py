@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ringstats_ts.errors import QueryError
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload, Receipt
 from ringstats_ts.storage import upkeep
@@ -198,6 +199,23 @@ def test_vacuum_and_pruning_run(database, config, take):
     upkeep.vacuum(database)
     assert database.run("SELECT count(*) FROM receipts") == [(0,)]
     assert database.run("SELECT count(*) FROM job_runs WHERE error IS NOT NULL") == [(0,)]
+
+
+def test_a_window_whose_refresh_fails_stays(database, take):
+    take(timedelta(days=4), 1000)
+    windows = database.rows("late_windows")
+    database.run(
+        "INSERT INTO policies (relation, kind, source, level, after, until, every)"
+        " VALUES ('of_nobody', 'refresh', 'tailscale', 9, '1 day', '1 hour', '1 hour')"
+    )
+    try:
+        with pytest.raises(QueryError, match="of_nobody"):
+            refresh_late(database)
+        assert database.rows("late_windows") == windows != []
+    finally:
+        database.run("DELETE FROM policies WHERE relation = 'of_nobody'")
+        database.close()
+    assert (refresh_late(database), database.rows("late_windows")) == (len(windows), [])
 
 
 def test_windows_are_joined_by_days():

@@ -10,6 +10,7 @@ from ringstats_ts.errors import BadParameter, PayloadError, PayloadTooLarge, Tim
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Context, Payload
 from ringstats_ts.sources.tailscale import TAILSCALE
+from ringstats_ts.storage import policies
 from ringstats_ts.storage.window import check_span
 from ringstats_ts.times import parse_time
 
@@ -114,6 +115,20 @@ def test_retention_is_seen_from_the_present(database, config, make_status):
     payload = Payload(json.dumps(make_status()).encode(), NOW - 10 * DAY, time=NOW - 731 * DAY, backfill=True)
     with pytest.raises(TimestampOutOfRange, match="730 days"):
         ingest(payload, database, config, now=NOW)
+
+
+def test_retention_is_asked_for_again_after_a_minute(database, config, make_status):
+    payload = Payload(json.dumps(make_status()).encode(), NOW, time=NOW - 80 * DAY)
+    ingest(payload, database, config, now=NOW)
+    database.run("SELECT remove_retention_policy('tailscale_peers')")
+    database.run("SELECT add_retention_policy('tailscale_peers', INTERVAL '70 days')")
+    try:
+        ingest(replace(payload, time=NOW - 79 * DAY), database, config, now=NOW + timedelta(seconds=59))
+        with pytest.raises(TimestampOutOfRange, match="70 days"):
+            ingest(replace(payload, time=NOW - 78 * DAY), database, config, now=NOW + timedelta(seconds=61))
+    finally:
+        database.run("SELECT remove_retention_policy('tailscale_peers')")
+        policies.apply(database, {})
 
 
 def test_a_post_is_of_a_month_of_days_at_most(database, config, make_status, untouched):
