@@ -23,7 +23,7 @@ CREATE TABLE tailscale_nodes (
     first_seen timestamptz NOT NULL,
     changed_at timestamptz NOT NULL,
     said_by integer,
-    said_as text CHECK (said_as IN ('own', 'peer')),
+    said_as text CHECK (said_as IN ('own', 'listing', 'peer')),
     UNIQUE (scope, stable_id)
 );
 
@@ -192,7 +192,7 @@ INSERT INTO policies (relation, kind, source, level, after, until, every) VALUES
 
 DO $$
 BEGIN
-    COMMENT ON TABLE tailscale_nodes IS 'A node of a tailnet: as its own host reports it, else as the first host that told of it does, for as long as that host is heard.';
+    COMMENT ON TABLE tailscale_nodes IS 'A node of a tailnet: as its own host reports it, else as a listing of the API does, else as the first host that told of it, for as long as that host is heard.';
     COMMENT ON COLUMN tailscale_nodes.node_id IS 'Key of this table.';
     COMMENT ON COLUMN tailscale_nodes.scope IS 'Where stable_id is unique: empty for ids that are unique everywhere, the tailnet for the small numbers that Headscale gives.';
     COMMENT ON COLUMN tailscale_nodes.stable_id IS 'Stable node id (ID); for clients before 1.10, which give none, the public key.';
@@ -214,8 +214,8 @@ BEGIN
     COMMENT ON COLUMN tailscale_nodes.primary_routes IS 'Routes it is the current primary router for, sorted (PrimaryRoutes).';
     COMMENT ON COLUMN tailscale_nodes.first_seen IS 'Time of the earliest sample with it, of the hosts whose word stood.';
     COMMENT ON COLUMN tailscale_nodes.changed_at IS 'Time of the sample that these fields are from.';
-    COMMENT ON COLUMN tailscale_nodes.said_by IS 'Host whose word stands (hosts). Another takes over when that host was not heard for a day before its sample; the node''s own host at once. NULL before anybody told more than its id.';
-    COMMENT ON COLUMN tailscale_nodes.said_as IS 'own: that host is the node (Self); peer: it lists the node.';
+    COMMENT ON COLUMN tailscale_nodes.said_by IS 'Host whose word stands (hosts). Another takes over when that host was not heard for a day before its sample; the node''s own host at once, a listing at once where a peer told. NULL before anybody told more than its id.';
+    COMMENT ON COLUMN tailscale_nodes.said_as IS 'own: that host is the node (Self); listing: it brings the listing of the API; peer: it has the node as a peer.';
 
     COMMENT ON TABLE tailscale_status IS 'One status document: the reporter''s own state.';
     COMMENT ON COLUMN tailscale_status.host_id IS 'Host that reported (hosts).';

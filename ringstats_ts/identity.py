@@ -80,7 +80,7 @@ def check_host(token: Token | None, batch: Batch) -> Batch:
 
     What a document says of its host cannot be trusted beyond the name that was checked: an
     id in it may be another host's. So that name becomes the identity, unless the token is
-    for any host.
+    for any host. Nor is a listing of the nodes of others its to tell.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def check_host(token: Token | None, batch: Batch) -> Batch:
         return batch
     name = batch.host.name
     _check_name(token, name)
-    return replace(batch, host=replace(batch.host, identity=f"host:{name}"))
+    return replace(batch, host=replace(batch.host, identity=f"host:{name}"), listed=())
 
 
 def check_open(auth: bool | None, address: Any, proxy_hops: int) -> None:

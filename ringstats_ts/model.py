@@ -232,7 +232,8 @@ class Batch:
     with `events` is of a log, or of what else brings times of its own: its `time` is that of
     the newest of them. `is_log`: it is a log, whose events may be of any age; of a part of one
     all lines may be bad. So many rows of each table are `left_out`, as none of their age are kept;
-    `shortages` say what else is, as a budget ran out.
+    `shortages` say what else is, as a budget ran out. `listed` is what a listing of an API tells of
+    nodes, as facts of tailscale_node_changes.
     `digest` is of the document's content, so that the same document is known again whatever its
     spelling.
     `rollup` names the aggregates that its rows go into, as the table `policies` does; they
@@ -253,6 +254,7 @@ class Batch:
     bad_lines: tuple[BadLine, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     shortages: tuple[Shortage, ...] = ()
+    listed: Sequence[tuple[Entity, Mapping[str, Any]]] = ()
     is_log: bool = False
     rollup: str = ""
 

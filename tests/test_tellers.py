@@ -153,19 +153,70 @@ def test_numeric_ids_of_two_tailnets_are_two_nodes(take, database):
     assert settle_nodes(database) == 0
 
 
-def test_a_listing_changes_no_node(take, node, database, config):
-    take("gateway", NOW - 9 * MINUTE, peers={"db": {"OS": "linux"}})
-    before = database.run("SELECT * FROM tailscale_nodes ORDER BY node_id")
-    listing = {
-        "devices": [
-            {"nodeId": f"n{name}CNTRL", "id": "1", "hostname": "pwned", "name": "pwned.evil"}
-            | {"os": "pwned", "user": "mallory@evil", "clientVersion": "9", "nodeKey": "nodekey:00"}
-            for name in ("db", "gateway")
+class TestListing:
+    """A listing of the API stands before peers and behind the node's own report."""
+
+    @pytest.fixture
+    def list_devices(self, database, config):
+        def take(os, *, at=NOW, names=("db", "gateway"), token=None, host="api", **fields):
+            devices = [
+                {
+                    "nodeId": f"n{name}CNTRL",
+                    "id": "1",
+                    "hostname": name,
+                    "name": f"{name}.tail0example.ts.net",
+                }
+                | {"os": os, "user": "ana@example.com", "clientVersion": "9", "nodeKey": "nodekey:00"}
+                | {"tags": ["tag:b", "tag:a"], "addresses": ["100.64.0.1"]}
+                | fields
+                for name in names
+            ]
+            body = json.dumps({"devices": devices}).encode()
+            ingest(Payload(body, NOW, "devices", host=host, time=at, token=token), database, config)
+
+        return take
+
+    def test_it_stands_before_peers_and_behind_the_own_report(self, take, node, list_devices, database):
+        take("gateway", NOW - 9 * MINUTE, peers={"db": {"OS": "bsd"}})
+        list_devices("linux", at=NOW - 8 * MINUTE)
+        assert (node("db"), node("gateway")) == (("linux", "api", "listing"), ("linux", "gateway", "own"))
+        read = "SELECT name, dns_name, tags, version, user_name FROM tailscale_nodes WHERE name = 'db'"
+        assert database.run(read) == [
+            ("db", "db.tail0example.ts.net.", ["tag:a", "tag:b"], "9", "ana@example.com")
         ]
-    }
-    body = json.dumps(listing).encode()
-    assert ingest(Payload(body, NOW, "devices", host="web", time=NOW), database, config)
-    assert database.run("SELECT * FROM tailscale_nodes ORDER BY node_id") == before
+        take("gateway", NOW - 7 * MINUTE, peers={"db": {"OS": "pwned"}})
+        assert node("db") == ("linux", "api", "listing")
+        list_devices("macOS", at=NOW - 6 * MINUTE)
+        assert node("db") == ("macOS", "api", "listing")
+        list_devices("an older one", at=NOW - 8 * MINUTE - MINUTE)
+        assert node("db") == ("macOS", "api", "listing")
+        take("db", NOW - 5 * MINUTE, "own")
+        list_devices("pwned", at=NOW)
+        assert node("db") == ("own", "db", "own")
+
+    def test_one_that_stands_is_not_replaced_by_that_of_another_host(self, node, list_devices):
+        list_devices("linux", at=NOW - MINUTE)
+        list_devices("pwned", host="other")
+        assert node("db") == ("linux", "api", "listing")
+
+    def test_peers_speak_when_it_fell_silent(self, take, node, list_devices, database):
+        list_devices("linux", at=NOW - ago["a day"])
+        take("gateway", NOW, peers={"db": {"OS": "bsd"}})
+        assert node("db") == ("bsd", "gateway", "peer")
+
+    @pytest.mark.parametrize("hosts", ["web", "we*"])
+    def test_with_a_token_for_some_hosts_it_changes_no_node(self, take, node, list_devices, database, hosts):
+        take("gateway", NOW - 9 * MINUTE, peers={"db": {"OS": "linux"}})
+        before = database.run("SELECT * FROM tailscale_nodes ORDER BY node_id")
+        list_devices("pwned", token=Token(1, "a", hosts, frozenset({"ingest"})), host="web")
+        assert database.run("SELECT count(*) FROM tailscale_devices") == [(2,)]
+        assert database.run("SELECT * FROM tailscale_nodes ORDER BY node_id") == before
+
+    def test_a_host_that_sends_both_keeps_the_listing(self, take, node, list_devices):
+        take("gateway", NOW - 9 * MINUTE, peers={"db": {"OS": "bsd"}})
+        list_devices("linux", at=NOW - 8 * MINUTE, host="gateway")
+        take("gateway", NOW - 7 * MINUTE, peers={"db": {"OS": "haiku"}})
+        assert node("db") == ("linux", "gateway", "listing")
 
 
 def test_older_samples_of_others_move_nothing(take, database):

@@ -293,14 +293,14 @@ judged AS (
     SELECT
         n.node_id,
         n.said_by IS NULL AS is_free,
-        n.said_by = %(host_id)s AS is_teller,
+        n.said_by = %(host_id)s AND n.said_as <> 'listing' AS is_teller,
         EXISTS (
             SELECT 1
             FROM hosts AS t
             WHERE
                 t.host_id = n.said_by
                 AND t.last_seen >= %(time)s - INTERVAL '1 day' AND t.last_seen <= now() + INTERVAL '1 hour'
-                AND (n.said_as = 'peer' OR (t.stable_id = n.stable_id AND n.scope IN ('', t.tailnet)))
+                AND (n.said_as <> 'own' OR (t.stable_id = n.stable_id AND n.scope IN ('', t.tailnet)))
         ) AS stands,
         coalesce(n.said_as = 'own', false) AS is_own,
         n.node_id = %(own_id)s AND (
@@ -361,6 +361,57 @@ SET
 FROM applied AS v
 WHERE n.node_id = v.node_id;
 
+-- name: apply_listing
+-- The nodes as a listing of the API shows them, where its word counts: nobody's stands, or that of a
+-- peer, or an earlier one of the same host; or who spoke was not heard for a day before the listing.
+-- The owner of a node with tags is who added it, which is not who owns it.
+WITH told AS (
+    SELECT *
+    FROM jsonb_to_recordset(%(rows)s) AS r (
+        node_id integer, host_name text, dns_name text, os text, version text, user_name text, tags text [],
+        public_key text, key_expiry timestamptz, tailscale_ips text []
+    )
+)
+
+UPDATE tailscale_nodes AS n
+SET
+    tailnet = coalesce(nullif(%(tailnet)s, ''), n.tailnet),
+    name = coalesce(nullif(split_part(v.dns_name, '.', 1), ''), v.host_name, n.stable_id),
+    host_name = v.host_name,
+    dns_name = v.dns_name,
+    os = v.os,
+    version = coalesce(v.version, n.version),
+    user_name = CASE WHEN v.tags IS NULL THEN coalesce(v.user_name, n.user_name) ELSE n.user_name END,
+    tags = v.tags,
+    public_key = coalesce(v.public_key, n.public_key),
+    key_expiry = v.key_expiry,
+    tailscale_ips = v.tailscale_ips,
+    first_seen = least(n.first_seen, %(time)s),
+    changed_at = %(time)s,
+    said_by = %(host_id)s,
+    said_as = 'listing'
+FROM told AS v
+WHERE
+    n.node_id = v.node_id
+    AND (
+        n.said_by IS NULL
+        OR n.said_as = 'peer'
+        OR (n.said_as = 'listing' AND n.said_by = %(host_id)s AND n.changed_at <= %(time)s)
+        OR NOT EXISTS (
+            SELECT 1
+            FROM hosts AS t
+            WHERE
+                t.host_id = n.said_by
+                AND t.last_seen >= %(time)s - INTERVAL '1 day' AND t.last_seen <= now() + INTERVAL '1 hour'
+                AND (n.said_as <> 'own' OR (t.stable_id = n.stable_id AND n.scope IN ('', t.tailnet)))
+        )
+    )
+    AND (n.said_as, n.host_name, n.dns_name, n.os, n.tags, n.public_key, n.key_expiry, n.tailscale_ips)
+    IS DISTINCT FROM (
+        'listing', v.host_name, v.dns_name, v.os, v.tags, coalesce(v.public_key, n.public_key), v.key_expiry,
+        v.tailscale_ips
+    );
+
 -- name: nodes_to_settle
 -- The nodes that another host is to speak for, and who, as no sample of that host may come that
 -- changes anything: their own host where it is heard, else, where who spoke is not, the host that is
@@ -388,7 +439,7 @@ heirs AS (
     FROM heard AS h
     INNER JOIN tailscale_nodes AS n ON n.stable_id = h.stable_id AND n.scope IN ('', h.tailnet)
     WHERE
-        (n.said_as = 'peer' OR n.node_id IN (SELECT o.node_id FROM open AS o))
+        (n.said_as <> 'own' OR n.node_id IN (SELECT o.node_id FROM open AS o))
         AND NOT EXISTS (
             SELECT 1
             FROM tailscale_node_changes AS o

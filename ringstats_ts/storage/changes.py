@@ -91,6 +91,18 @@ def _apply(transaction: Transaction, table: str, word: Params) -> None:
     transaction.rows(f"apply_{table}", word)
 
 
+def apply_listing(transaction: Transaction, ids: Ids, batch: Batch, host_id: int) -> None:
+    """Bring the nodes up to date with a listing, where its word counts."""
+    rows = [
+        {**facts, "node_id": node_id}
+        for entity, facts in batch.listed
+        if (node_id := ids.cell(entity)) is not None
+    ]
+    transaction.later("lock_for_tailscale_node_changes", {"entity_ids": [row["node_id"] for row in rows]})
+    word = {"host_id": host_id, "time": batch.time, "tailnet": batch.host.tailnet, "rows": _json(rows)}
+    transaction.rows("apply_listing", word)
+
+
 def settle_nodes(database: Database) -> int:
     """Let others speak for the nodes whose teller fell silent, or whose own host is heard again; how many."""
     heirs = database.rows("nodes_to_settle")

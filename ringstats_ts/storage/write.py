@@ -11,7 +11,7 @@ import orjson
 
 from ringstats_ts.errors import ConflictingPayload
 from ringstats_ts.model import Receipt, Rows
-from ringstats_ts.storage.changes import Forgotten, changes_digest, record_changes
+from ringstats_ts.storage.changes import Forgotten, apply_listing, changes_digest, record_changes
 from ringstats_ts.storage.copytext import copy_text, row_text
 from ringstats_ts.storage.database import Transaction
 from ringstats_ts.storage.ids import Ids
@@ -104,6 +104,8 @@ def _is_repeated(item: Item) -> bool:
 
 def _write_changes(transaction: Transaction, ids: Ids, item: Item, forgotten: Forgotten) -> None:
     batch, known, late = item.task.batch, item.reporter.changes_digests, item.late
+    if batch.listed:
+        apply_listing(transaction, ids, batch, item.reporter.host_id)
     if not batch.changes:
         return
     digest = changes_digest(ids, batch)

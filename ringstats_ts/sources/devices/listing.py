@@ -125,9 +125,31 @@ def read_listing(
             Rows("tailscale_devices", COLUMNS, rows),
             Rows("tailscale_device_lists", LIST_COLUMNS, lists),
         ),
+        listed=_listed(rows, devices),
         drift=tuple(sorted(set(drift))),
         warnings=(*sample.warnings, *host_warnings, *id_warnings, *_no_times(found)),
     )
+
+
+def _listed(rows: Sequence[tuple[Any, ...]], devices: Sequence[Row]) -> list[tuple[Entity, Row]]:
+    """What the listing tells of the nodes that status documents name."""
+    return [(row[2], _facts(device)) for row, device in zip(rows, devices, strict=True) if row[2] is not None]
+
+
+def _facts(device: Row) -> Row:
+    """A device in the words of status documents."""
+    name, expires = device["name"], None if device["key_expiry_disabled"] else device["expires"]
+    return {
+        "host_name": device["hostname"],
+        "dns_name": name and f"{name.rstrip('.')}.",
+        "os": device["os"],
+        "version": device["client_version"],
+        "user_name": device["user_name"],
+        "tags": sorted(device["tags"]) if device["tags"] else None,
+        "public_key": device["node_key"],
+        "key_expiry": expires,
+        "tailscale_ips": device["addresses"] and sorted(device["addresses"]),
+    }
 
 
 def _device_ids(found: Sequence[Fields], form: Format) -> tuple[list[str], tuple[str, ...]]:
