@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ringstats_ts.errors import QueryError
+from ringstats_ts.errors import OutdatedSchema
 from ringstats_ts.ingest import ingest
 from ringstats_ts.model import Payload, Receipt
 from ringstats_ts.storage import upkeep
@@ -209,7 +209,7 @@ def test_a_window_whose_refresh_fails_stays(database, take):
         " VALUES ('of_nobody', 'refresh', 'tailscale', 9, '1 day', '1 hour', '1 hour')"
     )
     try:
-        with pytest.raises(QueryError, match="of_nobody"):
+        with pytest.raises(OutdatedSchema, match="of_nobody"):
             refresh_late(database)
         assert database.rows("late_windows") == windows != []
     finally:
