@@ -357,6 +357,13 @@ SETTINGS: tuple[Setting, ...] = (
         _switch,
         "Whether commits of the embedded database reach the disk; off loses data in a power cut.",
     ),
+    Setting(
+        "embedded_free_bytes",
+        ("TSSTATS_EMBEDDED_FREE_BYTES",),
+        300_000_000,
+        _count,
+        "Free space of the embedded database's disk below which documents are answered 503 [bytes].",
+    ),
 )
 
 
@@ -404,6 +411,7 @@ class Config:
     rejects_keep_bytes: int
     rejects_keep_count: int
     embedded_sync: bool
+    embedded_free_bytes: int
     policies: Mapping[str, str]
 
     @classmethod

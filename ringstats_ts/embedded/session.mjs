@@ -35,6 +35,8 @@ const REPORTED = [
   "integer_datetimes", "IntervalStyle", "is_superuser", "scram_iterations", "server_encoding", "server_version",
   "session_authorization", "standard_conforming_strings", "TimeZone",
 ];
+// Ours: why nothing more should be stored, empty where there is room.
+const FULL = "tsstats_full";
 const READY = message("Z", Buffer.from("I"));
 const RESET_USER = /\b(?:reset\s+session\s+authorization|set\s+session\s+authorization\s+default)\b/gi;
 const OWN_PARAMETERS = new Set(["user", "database", "options", "replication"]);
@@ -295,6 +297,7 @@ export class Session {
       this.status = String.fromCharCode(tail[5]);
       this.#synced = true;
       if (this.#changed && this.idle) await this.#recordSettings();
+      this.#tell({ ...this.#reported, [FULL]: this.#bridge.full });
     }
     this.#send(tail, () => {});
   }
@@ -350,8 +353,8 @@ export class Session {
   }
 
   #tell(values) {
-    const changed = Object.entries(values).filter(([name, value]) => this.#reported[name] !== value);
-    this.#reported = values;
+    const changed = Object.entries(values).filter(([name, value]) => (this.#reported[name] ?? "") !== value);
+    this.#reported = { ...this.#reported, ...values };
     for (const [name, value] of changed) this.#send(parameterStatus(name, value), () => {});
   }
 

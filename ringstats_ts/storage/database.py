@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from ringstats_ts.errors import QueryError, RingstatsError, UnstorablePayload
+from ringstats_ts.errors import QueryError, RingstatsError, StorageFull, UnstorablePayload
 from ringstats_ts.sql import statement
 from ringstats_ts.storage import reading
 from ringstats_ts.storage.connect import connect, is_lost
@@ -217,6 +217,18 @@ class Database:
             except BaseException:
                 self.close()
                 raise
+
+    def check_room(self) -> None:
+        """Refuse to store more where the embedded database runs out of disk space.
+
+        It says so with its answers, so this costs nothing, and is as true as the last of them.
+
+        Raises
+        ------
+        StorageFull
+        """
+        if full := self.connection().get_parameter_status("tsstats_full"):
+            raise StorageFull(f"The disk of the database is almost full: {full}.")
 
     def _release(self) -> None:
         if self._watch is not None:

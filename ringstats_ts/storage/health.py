@@ -137,6 +137,13 @@ def _size(database: Database) -> tuple[bool, str]:
     return True, f"the database takes {size / 1e6:,.0f} MB"
 
 
+def _checksums(database: Database) -> tuple[bool, str]:
+    ((state,),) = database.run("SHOW data_checksums")
+    if state == "on":
+        return True, "on: a damaged page is an error"
+    return True, "off: a damaged page may be read as it is. A new database has them"
+
+
 def _drift(database: Database) -> tuple[bool, str]:
     found = database.rows("drift")
     if not found:
@@ -180,6 +187,7 @@ _LOOKS: dict[str, Callable[[Database], tuple[bool, str]]] = {
     "late data": _late,
     "clock": _clock,
     "size": _size,
+    "checksums": _checksums,
     "drift": _drift,
     "reporters": _reporters,
     "budgets": _budgets,

@@ -124,3 +124,4 @@ def check_writable(database: Database) -> None:
         where the database is away, damaged, full or read-only, or the user may not write.
     """
     database.rows("check_writable")
+    database.check_room()

@@ -102,6 +102,7 @@ def _store_all(
                 if len(run) < len(todo):
                     items = look_up(transaction, run)
                 receipts |= _store_run(transaction, ids, items, careful=careful)
+            database.check_room()
     except BaseException:
         if ids is not None and ids.made:
             database.memory = Memory()

