@@ -51,8 +51,11 @@ def _from_rfc3339(text: str) -> datetime:
     offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
     if offset >= timedelta(days=1):
         raise ValueError
-    naive = datetime.strptime(f"{day} {clock or '00:00:00'} +0000", "%Y-%m-%d %H:%M:%S %z")
-    local = naive + timedelta(microseconds=_microseconds(fraction))
+    clock = clock or "00:00:00"
+    # A leap second is the next second, as it is to PostgreSQL.
+    leap = timedelta(seconds=clock.endswith(":60"))
+    naive = datetime.strptime(f"{day} {clock[:6]}{'59' if leap else clock[6:]} +0000", "%Y-%m-%d %H:%M:%S %z")
+    local = naive + leap + timedelta(microseconds=_microseconds(fraction))
     return local + offset if sign == "-" else local - offset
 
 

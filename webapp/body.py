@@ -48,7 +48,12 @@ class Body:
         except TimeoutError:
             seconds = self._config.body_timeout.total_seconds()
             raise BodyTimeout(f"The body did not arrive within {seconds:g} s.") from None
-        except (OSError, ParseException):
+        except ParseException:
+            raise TruncatedPayload(
+                "The chunks of the body, or the trailers after them, are not as HTTP has them.",
+                "Send the whole body again, with its Content-Length or in whole chunks.",
+            ) from None
+        except OSError:
             self._cut()
         if expected is not None and len(self.raw) < expected:
             self._cut()

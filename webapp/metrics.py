@@ -44,7 +44,7 @@ class Metrics:
         self.rows = Counter("tsstats_rows", "Rows stored in hypertables.", ["source"], registry=registry)
         self.bad_lines = Counter(
             "tsstats_bad_lines",
-            "Lines of logs that could not be stored, and were kept as rejects.",
+            "Lines of logs that could not be stored; each is kept as a reject, once, while there is room.",
             ["source"],
             registry=registry,
         )

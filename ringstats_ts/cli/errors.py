@@ -23,6 +23,18 @@ def exit_code(error: RingstatsError) -> int:
     return TRY_LATER if error.retryable else FAILED
 
 
+_TURNING = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+CONTROL: dict[int, str] = (
+    {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+    | {code: f"\\u{code:04x}" for code in _TURNING}
+    | {9: "\\t", 10: "\\n"}
+)
+"""What stands for the characters that would spoil a table or a terminal, or turn the text around them."""
+
+LINES = {code: shown for code, shown in CONTROL.items() if code not in (9, 10)}
+"""The same where lines stay lines."""
+
+
 class Group(click.Group):
     """A group whose commands end in a message where they raise one of our errors."""
 
@@ -41,4 +53,9 @@ class Group(click.Group):
 
 def complain(message: str) -> None:
     """Say what went wrong on standard error."""
-    click.echo(click.style("Error: ", fg="red", bold=True) + message, err=True)
+    click.echo(click.style("Error: ", fg="red", bold=True) + printable(message), err=True)
+
+
+def printable(text: str) -> str:
+    """Lines of text without what a terminal would obey: names of files and hosts may hold anything."""
+    return text.translate(LINES)

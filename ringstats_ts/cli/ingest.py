@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ringstats_ts.cli.ahead import Group, parsed_groups
-from ringstats_ts.cli.errors import REFUSED, complain
+from ringstats_ts.cli.errors import REFUSED, complain, printable
 from ringstats_ts.cli.files import STANDARD_INPUT, find_files, grouped
 from ringstats_ts.cli.longlogs import is_long_log, parts
 from ringstats_ts.cli.options import (
@@ -242,7 +242,7 @@ def _report(summary: Summary, *, as_json: bool) -> None:
     for refusal in summary.refused:
         complain(f"{refusal['path']}: {refusal['detail']}")
     for warning in summary.warnings:
-        click.echo(f"Warning: {warning['path']}: {warning['warning']}", err=True)
+        click.echo(printable(f"Warning: {warning['path']}: {warning['warning']}"), err=True)
     click.echo(
         f"{counted(summary.files, 'file')}: {counted(summary.stored, 'document')} stored "
         f"({counted(summary.rows, 'row')}), {summary.duplicates:,} there already, "

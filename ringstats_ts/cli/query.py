@@ -15,14 +15,12 @@ import click
 import orjson
 from rich.cells import cell_len
 
+from ringstats_ts.cli.errors import CONTROL
 from ringstats_ts.cli.options import configured, database_options, json_option, open_database
 from ringstats_ts.config import Config
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.reading import Answer
 from ringstats_ts.words import counted
-
-CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {9: "\\t", 10: "\\n"}
-"""What stands for the characters that would spoil a table or a terminal."""
 
 
 @click.command()
@@ -74,8 +72,10 @@ def _print_json(answer: Answer) -> None:
 
 def _print_csv(answer: Answer) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(answer.columns)
-    writer.writerows([_shown(value) for value in row] for row in answer.rows)
+    # A file gets the text as it is; a terminal would obey it.
+    written = _line if sys.stdout.isatty() else str
+    writer.writerow(map(written, answer.columns))
+    writer.writerows([written(_shown(value)) for value in row] for row in answer.rows)
 
 
 def _print_table(answer: Answer) -> None:

@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress
 
-from ringstats_ts.cli.errors import FAILED, REFUSED, Group, complain
+from ringstats_ts.cli.errors import CONTROL, FAILED, LINES, REFUSED, Group, complain
 from ringstats_ts.cli.options import (
     TIME,
     configured,
@@ -26,7 +26,6 @@ from ringstats_ts.cli.options import (
     open_database,
     progress_line,
 )
-from ringstats_ts.cli.query import CONTROL
 from ringstats_ts.errors import NotFound, PartlyRefused, PayloadError, StorageError
 from ringstats_ts.model import Receipt
 from ringstats_ts.rejects import retry as retry_one
@@ -36,10 +35,6 @@ from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import refresh_late
 from ringstats_ts.storage.rejects import Reject, drop_rejects, find_reject, list_rejects
 from ringstats_ts.words import counted
-
-SHOWN = CONTROL.copy()
-del SHOWN[9], SHOWN[10]
-"""What stands for the characters of a payload that a terminal would obey; lines stay lines."""
 
 
 @click.group(cls=Group)
@@ -377,7 +372,7 @@ def _print_json(value: Any) -> None:
 def _print_body(body: bytes) -> None:
     """As it is; to a terminal without what it would obey, since it came from another host."""
     if sys.stdout.isatty():
-        click.echo(body.decode(errors="replace").translate(SHOWN))
+        click.echo(body.decode(errors="replace").translate(LINES))
     else:
         sys.stdout.buffer.write(body)
 
