@@ -127,9 +127,9 @@ def test_thousands_of_slow_clients_stop_nobody(nginx, service, wanted, seconds):
 
 
 @pytest.mark.faults
-def test_without_nginx_a_few_slow_clients_stop_everybody(tmp_path, database_uri):
-    with Server(database_uri, tmp_path, TSSTATS_THREADS="8") as bare:
-        with slow_clients(bare.port, 64, 0), Prober("bare", healthz(bare.port, timeout=2), 0.2) as alive:
+def test_without_nginx_and_admission_a_few_slow_clients_stop_everybody(tmp_path, database_uri):
+    with Server(database_uri, tmp_path, "no-admission", TSSTATS_THREADS="8") as bare:
+        with slow_clients(bare.port, 0, 64), Prober("bare", healthz(bare.port, timeout=2), 0.2) as alive:
             time.sleep(5)
         assert alive.failures
 

@@ -18,9 +18,9 @@ RESTARTS = int(os.environ.get("TSSTATS_TEST_RESTARTS", "20"))
 class Unit(Service):
     """`tsstats serve` as a unit of systemd, which holds the socket where there is one."""
 
-    def __init__(self, uri, directory, listener=None):
+    def __init__(self, uri, directory, listener=None, **settings):
         super().__init__(directory, listener and listener.getsockname()[1])
-        self.uri, self.listener = uri, listener
+        self.uri, self.listener, self.settings = uri, listener, settings
 
     def start(self):
         command = [sys.executable, "-m", "ringstats_ts.cli", "serve"]
@@ -31,7 +31,9 @@ class Unit(Service):
             command, options = handed_over(self.listener, command)
         with self.log_path.open("a") as log:
             log.write("-- start --\n")
-        self.launch(command, own_environment(DATABASE_URI=self.uri, TSSTATS_UPKEEP="off"), **options)
+        self.launch(
+            command, own_environment(DATABASE_URI=self.uri, TSSTATS_UPKEEP="off", **self.settings), **options
+        )
 
     def wait_ready(self):
         """Until gunicorn says that it is ready, as systemd waits for it (Type=notify)."""
@@ -123,7 +125,8 @@ def test_restarts_behind_an_inherited_socket_fail_nobody(restarts, clean, tmp_pa
 def test_restarts_behind_nginx_fail_nobody(clean, tmp_path, listener, start_nginx):
     """nginx lets go of its kept connections before a stopping gunicorn does: no POST is lost in one."""
     with start_nginx(listener.getsockname()[1], {"rate=50r/s": "rate=5000r/s"}) as front:
-        load, probes = restart_under_load(Unit(clean, tmp_path, listener), front.port, 3)
+        unit = Unit(clean, tmp_path, listener, TSSTATS_PROXY_HOPS="1", TSSTATS_AUTH="off")
+        load, probes = restart_under_load(unit, front.port, 3)
     assert set(load.answers) == {200}
     assert probes.failures == []
     verify(clean, load).check()
