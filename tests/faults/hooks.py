@@ -11,8 +11,6 @@ import time
 import zlib
 from pathlib import Path
 
-from gunicorn.workers.gthread import ThreadWorker
-
 import webapp
 import webapp.body
 import webapp.ingest
@@ -107,7 +105,11 @@ def _inflate_without_limit():
 
 
 def _admit_everyone():
-    Worker.enqueue_req = ThreadWorker.enqueue_req
+    def admit(self, conn):
+        conn.brings_document, conn.line = True, None
+        self._hand_over(conn)
+
+    Worker._admit = admit
     Admission.turn = lambda self: contextlib.nullcontext()
 
 
