@@ -71,6 +71,7 @@ def test_is_refused_while_who_was_there_by_chance_is_not(native, start):
     ) == 1
 
 
+@pytest.mark.faults
 def test_the_other_worker_answers_meanwhile(native, start):
     server = start(workers=2)
     with ThreadPoolExecutor(1) as pool:
@@ -86,6 +87,7 @@ def test_the_other_worker_answers_meanwhile(native, start):
         assert refused(server, HANGS) == "killed-worker"
 
 
+@pytest.mark.faults
 def test_the_body_alone_counts(native, start):
     """Neither the route nor what is said beside it."""
     server = start()
@@ -121,6 +123,7 @@ def test_a_kill_from_outside_blames_what_was_being_read_for_long(native, start, 
         assert refused(server, HANGS) == "killed-worker"
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("point", ["after-insert", "after-commit"])
 def test_a_kill_while_the_database_is_waited_for_blames_nobody(native, start, point):
     server = start(point, GUNICORN_CMD_ARGS="")
