@@ -1,11 +1,12 @@
 """Bodies at the limits: one more is refused, and where a document stood is told exactly."""
 
 import codecs
+import gzip
 import json
 
 import pytest
 
-from ringstats_ts.decode import Document, as_log, documents, in_utf8, separate_documents
+from ringstats_ts.decode import Document, as_log, documents, in_utf8, inflate, separate_documents
 from ringstats_ts.errors import (
     EmptyPayload,
     MalformedPayload,
@@ -151,3 +152,18 @@ def test_nothing_is_empty():
             documents(body, max_documents=1)
     with pytest.raises(EmptyPayload, match="The array is empty"):
         documents(b"[ ]", max_documents=1)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("body", [b"x" * 50, bytes(range(50))], ids=["short", "as it is"])
+def test_a_zipped_body_may_have_as_many_bytes_as_are_taken(body, step):
+    zipped = gzip.compress(body[:20]) + gzip.compress(body[20:]) + b"\0\0"
+    chunks = [zipped[at : at + step] for at in range(0, len(zipped), step)]
+    assert inflate(chunks, len(body)) == body
+    with pytest.raises(PayloadTooLarge, match="larger than 49 bytes"):
+        inflate(chunks, len(body) - 1)
+
+
+def test_lines_of_which_none_is_a_document_are_no_documents():
+    with pytest.raises(MalformedPayload, match="neither JSON nor a log"):
+        separate_documents(b"broken\nlines", max_documents=9)

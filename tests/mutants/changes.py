@@ -98,7 +98,7 @@ def _constant(node):
     elif isinstance(value, int | float):
         yield f"-> {value + 1}", ast.Constant(value + 1)
     elif isinstance(value, str | bytes):
-        bar, letter = ("|", "~") if isinstance(value, str) else (b"|", b"~")
+        bar, letter = ("|", "x") if isinstance(value, str) else (b"|", b"x")
         parts = value.split(bar)
         if len(parts) == 1:
             yield "with a letter more", ast.Constant(value + letter)
