@@ -253,7 +253,9 @@ class EmbeddedDatabase:
 
     def _start_error(self, what: str) -> EmbeddedDatabaseError:
         log = (self.data_dir / "log").read_bytes()[-LOG_BYTES:].decode(errors="replace").strip()
-        reason = log.splitlines()[0] if log else "it gave no reason"
+        # Lines that begin so are PGlite's own, of every start.
+        lines = [line for line in log.splitlines() if not line.startswith("#")]
+        reason = lines[0] if lines else "it gave no reason"
         return EmbeddedDatabaseError(
             f"The embedded database in {self.data_dir} {what}: {reason}.",
             f"See {self.data_dir / 'log'}. Is the disk full, or the directory not writable?",

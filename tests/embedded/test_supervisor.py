@@ -295,6 +295,14 @@ def test_a_start_that_fails_says_why(tmp_path):
         EmbeddedDatabase(tmp_path / "file/data").start()
 
 
+def test_the_reason_of_a_failed_start_is_not_what_every_start_says(tmp_path):
+    (tmp_path / "log").write_text(
+        "# 117(FATAL): insert_timeout(TimeoutId id=12)\nPANIC:  No space left on device\n"
+    )
+    error = EmbeddedDatabase(tmp_path)._start_error("ended")
+    assert "ended: PANIC:  No space left on device." in str(error)
+
+
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
