@@ -87,8 +87,8 @@ def _names(text: str) -> frozenset[str]:
 def _database_uri(text: str) -> str:
     """Check an address by its form: libpq takes what is amiss for a host or a port, and quotes it."""
     is_uri = "://" in text
-    form = _URI if is_uri else _DSN
-    if not form.fullmatch(text) or "%00" in text:
+    known = _URI.fullmatch(text) if is_uri else _DSN.fullmatch(text)
+    if known is None or "%00" in text:
         raise ValueError(
             "write it like postgresql://user:password@host/name, and percent-encode the password "
             "(`/` is %2F, `@` is %40, `?` is %3F, `#` is %23, `%` is %25, `[` is %5B, a space is %20)"

@@ -146,7 +146,8 @@ FAILURES = {
     )
 }
 
-_QUOTED = re.compile(r'"[^"]*[^"\w./:-][^"]*"', re.ASCII)
+_QUOTED = re.compile(r'"([^"]*)"')
+_NAME = re.compile(r"[\w./:-]*", re.ASCII)
 
 _NO_ACCESS_WORDS = (
     "does not exist",
@@ -177,9 +178,13 @@ def translate_connect(error: Exception) -> RingstatsError:
     """
     if not isinstance(error, psycopg2.OperationalError) or str(error).startswith("invalid "):
         return _made(FAILURES[BAD_ADDRESS], error)
-    error = psycopg2.OperationalError(_QUOTED.sub('"..."', str(error)))
+    error = psycopg2.OperationalError(_QUOTED.sub(_names_alone, str(error)))
     refused = any(words in str(error) for words in _NO_ACCESS_WORDS)
     return _made(FAILURES[NO_ACCESS if refused else UNREACHED], error)
+
+
+def _names_alone(match: re.Match[str]) -> str:
+    return match[0] if _NAME.fullmatch(match[1]) else '"..."'
 
 
 def first_line(error: Exception) -> str:

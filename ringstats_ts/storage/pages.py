@@ -43,7 +43,7 @@ TYPES: dict[int, pa.DataType] = {
 }
 
 _KEY = re.compile(r"%\(after_(\w+)\)s")
-_UNIT = re.compile(r"\[(\w[^\]]*)\]")
+_UNIT = re.compile(r"\[(\w[^\[\]]*)\]")
 
 
 @dataclass(frozen=True, slots=True)
