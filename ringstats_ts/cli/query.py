@@ -29,9 +29,10 @@ from ringstats_ts.words import counted
 @json_option
 @database_options
 def query(sql: str, as_csv: bool, as_json: bool, database_uri: str | None, data_dir: Path | None) -> None:
-    """Run one SELECT, VALUES, TABLE or WITH, as the role tsstats_reader.
+    """Run SQL that reads, as the role tsstats_reader.
 
-    It can do nothing but read, and not read tokens or refused bodies. EXPLAIN and SHOW are refused.
+    One SELECT, VALUES, TABLE or WITH: it can do nothing but read, and not read tokens or refused bodies.
+    EXPLAIN and SHOW are refused.
     With DATABASE_READ_URI it is run by that login, which needs no DATABASE_URI.
     `-` reads it from standard input. A table that is wider than the terminal is shown row
     by row, a line for each column.
