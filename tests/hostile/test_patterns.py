@@ -15,10 +15,10 @@ import pytest
 import ringstats_ts
 import webapp
 
-SIZE = 1_500
+SIZE = 2_500
 MOST = 2.6
 """Times as long as for half the text; what is quadratic takes four times as long."""
-FAST = 0.004
+FAST = 0.003
 """What takes less for all of it [s] is not measured further: the noise is larger."""
 RUNS = 5
 MOST_MEASURED = 20
