@@ -22,9 +22,9 @@ FAST = 0.003
 """What takes less for all of it [s] is not measured further: the noise is larger."""
 RUNS = 5
 MOST_MEASURED = 20
-MOST_HEADS = 5
+MOST_HEADS = 4
 PAIRED_HEADS = 1
-"""Behind so many of the heads, the longest, pairs are tried as well."""
+"""So many of the shortest heads and of the longest are tried; behind the longest pairs as well."""
 
 CLASSES = tuple("aA0 \n\0\"'\\/.:=-&%<[")
 PAIRS = tuple(one + other for one, other in product('a0 \0"\\./:=-&', repeat=2) if one != other)
@@ -70,7 +70,8 @@ def heads(pattern):
     for run in walked(_parser.parse(text, pattern.flags & ~re.DEBUG)):
         runs.add(run)
         runs.add(run + ":")
-    return ["", *sorted(runs - {""}, key=len)[-MOST_HEADS:]]
+    ordered = sorted(runs - {""}, key=len)
+    return ["", *dict.fromkeys((*ordered[:MOST_HEADS], *ordered[-MOST_HEADS:]))]
 
 
 def walked(parsed):
@@ -184,5 +185,5 @@ def test_a_pattern_takes_linear_time(key):
 
 
 def test_what_is_quadratic_is_seen():
-    pattern = re.compile(rb"(AuthURL[\"\0]*[\0\s]*[:=][\0\s]*[\"\0]*)x")
+    pattern = re.compile(rb"(AuthURL[\"\0]*[\0\s]*[:=][\0\s]*[\"\0]*)")
     assert max(growths(pattern, whole=False).values()) > MOST
