@@ -185,5 +185,5 @@ def test_a_pattern_takes_linear_time(key):
 
 
 def test_what_is_quadratic_is_seen():
-    pattern = re.compile(rb"(AuthURL[\"\0]*[\0\s]*[:=][\0\s]*[\"\0]*)")
+    pattern = re.compile(rb"AuthURL[\"\0]*[\0\s]*[:=]")
     assert max(growths(pattern, whole=False).values()) > MOST
