@@ -37,11 +37,11 @@ def test_posts_a_sample_with_what_the_host_has(service, command):
     assert answer["rows"] == 1 + len(json.loads((SAMPLES / "status.json").read_text())["Peer"])
 
 
-def test_greets_with_everything_a_newcomer_needs(service):
+def test_greets_with_everything_a_newcomer_needs(service, tsstats):
     assert f"listens on http://127.0.0.1:{service.port}" in service.log
     assert "curl --data-binary @- 127.0.0.1" in service.log
-    if service.tsstats.uri is None:
-        assert str(service.tsstats.data_dir) in service.log
+    if tsstats.uri is None:
+        assert str(tsstats.data_dir) in service.log
         assert "one statement at a time, no background workers" in service.log
 
 

@@ -47,7 +47,7 @@ def clone(tmp_path_factory):
 
 
 @pytest.mark.parametrize("line", LINES[1:])
-def test_first_steps_run(service, clone, line):
+def test_first_steps_run(service, tsstats, clone, line):
     line = line.replace("tailscale status --json", "cat samples/status.json")
     for program in re.findall(r"curl|wget", line):
         if shutil.which(program) is None:
@@ -55,7 +55,7 @@ def test_first_steps_run(service, clone, line):
     done = subprocess.run(
         ["sh", "-c", line.replace("localhost:8000", f"127.0.0.1:{service.port}")],
         cwd=clone,
-        env=service.tsstats.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env=tsstats.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         timeout=60,
         check=False,
