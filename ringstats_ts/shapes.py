@@ -103,6 +103,8 @@ _STEM = re.compile("|".join(STEMS))
 _WORD = re.compile(rf"_(?:{'|'.join(WORDS)})_|_(?:{'|'.join(LAST_WORDS)})_$")
 _END = re.compile(rf"(?:{'|'.join((*WORDS, *RUN_TOGETHER))})$")
 _LONG_NAME = 200
+_REMEMBERED = range(500, 16_000)
+"""Lengths of texts whose answer is remembered."""
 
 
 def _needed(names: set[str]) -> tuple[bytes, ...]:
@@ -112,15 +114,17 @@ def _needed(names: set[str]) -> tuple[bytes, ...]:
 
 _VALUE_MARKERS = tuple(shape.marker for shape in VALUES)
 _MARKERS = (
-    *(marker.encode() for marker in _VALUE_MARKERS),
+    *(marker.encode().translate(None, b"0123456789") for marker in _VALUE_MARKERS),
     *(f"{name}=".encode() for name in (*PARAMETERS, "key")),
 )
 # In letters alone; one that another one is in need not be looked for.
 _NAMED = _needed({*STEMS, *WORDS, *LAST_WORDS, "identifiedby"})
 _NAMED_TEXT = (*(name.decode() for name in _NAMED), "auth", "key", "identified")
-_NO_LETTER_BYTES = bytes(byte for byte in range(256) if not chr(byte).islower() or byte > 127)
+# Names end at quotation marks and the like: what ends one and begins the next is not a name.
+_NO_LETTER_BYTES = bytes(byte for byte in range(256) if byte not in b'abcdefghijklmnopqrstuvwxyz",{}')
 _NO_LOGIN = b'"authurl":""', b'"authurl":null'
-_LOGIN = re.compile(rb"://[^/?#@:\s\"]*:")
+# Not an address of IPv6, nor a port.
+_LOGIN = re.compile(rb"://(?!\[)[^/?#@:\s\"]*:(?![0-9]{1,5}(?:[\"/?#\s]|$))")
 _HIDDEN = re.compile(rb"%[2-7][0-9A-Fa-f]|\\u00[2-7]")
 """A character of ASCII that is written in another way, in a URL or in JSON within JSON."""
 
@@ -175,15 +179,21 @@ def may_hold(encoded: bytes) -> bool:
 
 def _tells(encoded: bytes) -> bool:
     """Whether there may be one that is written as usual."""
-    lowered = encoded.lower()
+    # Documents of one host differ in little but digits, which no marker and no name has.
+    spelled = encoded.translate(None, b"0123456789")
+    spells = _spells if len(spelled) in _REMEMBERED else _spells.__wrapped__
+    return spells(spelled) or (b"://" in encoded and b"@" in encoded and _LOGIN.search(encoded) is not None)
+
+
+@lru_cache(maxsize=1024)
+def _spells(text: bytes) -> bool:
+    lowered = text.lower()
     if any(map(lowered.__contains__, _MARKERS)):
         return True
     letters = lowered.translate(None, _NO_LETTER_BYTES)
     if any(map(letters.__contains__, _NAMED)):
         return True
-    if b"auth" in letters and letters.count(b"auth") > sum(map(lowered.count, _NO_LOGIN)):
-        return True
-    return b"://" in lowered and b"@" in lowered and _LOGIN.search(lowered) is not None
+    return b"auth" in letters and letters.count(b"auth") > sum(map(lowered.count, _NO_LOGIN))
 
 
 def redact_text(text: str) -> str:
