@@ -128,7 +128,7 @@ def test_everything_that_the_image_copies_exists_and_is_sent_to_the_builder() ->
 def test_the_image_runs_without_root_and_tells_its_health() -> None:
     assert instructions("USER") == ["10001"]
     (health,) = instructions("HEALTHCHECK")
-    assert "/healthz" in health
+    assert "/readyz" in health
 
 
 def test_signals_reach_the_program_in_the_image() -> None:

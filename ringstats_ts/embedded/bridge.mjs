@@ -39,6 +39,8 @@ const BASE = {
   log_disconnections: "off",
   log_min_messages: "warning",
   search_path: '"$user", public',
+  // A statement without an end would fill the disk, for which nobody takes a post.
+  temp_file_limit: "2GB",
   TimeZone: "UTC",
 };
 

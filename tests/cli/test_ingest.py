@@ -121,6 +121,8 @@ def test_ctrl_c_leaves_whole_files_and_no_process(start, tsstats, folder, stored
     # As a terminal does: to every process of it.
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)
+    if process.returncode == 0 and stored() == MANY:
+        pytest.skip("all of it was stored before the signal came")
     assert process.returncode != 0
     assert b"Traceback" not in errors
     assert is_gone(process.pid)

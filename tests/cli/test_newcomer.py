@@ -20,7 +20,8 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 def ago(**units):
-    return (NOW - timedelta(**units)).isoformat()
+    """From when the test asks: an hour may pass between it and the start of all tests."""
+    return (datetime.now(UTC) - timedelta(**units)).isoformat()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_the_doctor_says_what_is_bad_and_fails(tsstats):
     ("words", "environment", "code", "message"),
     [
         (["query", "SELECT 1"], {"DATABASE_URI": "postgresql://127.0.0.1:1/none"}, 75, "cannot be reached"),
-        (["query", "SELECT 1"], {"DATABASE_URI": "nonsense"}, 1, "Check DATABASE_URI"),
+        (["query", "SELECT 1"], {"DATABASE_URI": "nonsense"}, 1, "write it like postgresql://"),
         (["query", "SELECT 1", "--csv", "--json"], {}, 2, "exclude each other"),
         (["sources"], {}, 0, ""),
         (["doctor"], {"TSSTATS_MAX_DEPTH": "deep"}, 1, "TSSTATS_MAX_DEPTH 'deep' cannot be used"),

@@ -120,14 +120,14 @@ def files(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("what", ["data", "data/pgdata"])
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_directory_that_is_moved_keeps_its_database(fresh_database, tmp_path, monkeypatch, what, replaced):
+def test_a_directory_that_is_moved_keeps_its_database(empty_data_dir, tmp_path, monkeypatch, what, replaced):
     data_dir, away, other = (
-        Path(shutil.copytree(fresh_database, tmp_path / "data")),
+        Path(shutil.copytree(empty_data_dir, tmp_path / "data")),
         tmp_path / "away",
         tmp_path / "other",
     )
-    before = files(fresh_database / Path(what).relative_to("data"))
-    shutil.copytree(fresh_database / Path(what).relative_to("data"), other)
+    before = files(empty_data_dir / Path(what).relative_to("data"))
+    shutil.copytree(empty_data_dir / Path(what).relative_to("data"), other)
     looks, look = threading.Event(), instance.Hold.is_in_place
     monkeypatch.setattr(instance.Hold, "is_in_place", lambda hold: not looks.is_set() or look(hold))
     monkeypatch.setattr(supervisor, "PROBE_INTERVAL_SECONDS", 0.2)

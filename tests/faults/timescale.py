@@ -43,6 +43,12 @@ SELECT
     NULL::name AS hypertable_schema, NULL::name AS hypertable_name,
     NULL::timestamptz AS range_start, NULL::timestamptz AS range_end
 LIMIT 0;
+CREATE SCHEMA _timescaledb_catalog;
+CREATE TABLE _timescaledb_catalog.hypertable (id integer, schema_name name, table_name name);
+CREATE TABLE _timescaledb_catalog.dimension (id integer, hypertable_id integer);
+CREATE TABLE _timescaledb_catalog.dimension_slice (
+    dimension_id integer, range_start bigint, range_end bigint
+);
 SET allow_system_table_mods = on;
 INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
 VALUES (99999, 'timescaledb', 10, 2200, false, '2.28.3');

@@ -19,6 +19,12 @@ OFF = timedelta(days=200)
 MINUTE = timedelta(minutes=1)
 
 
+@pytest.fixture(autouse=True)
+def now():
+    """The present of each test: half an hour may pass between it and the first one of all."""
+    globals()["NOW"] = datetime.now(UTC).replace(microsecond=0)
+
+
 def off(skew):
     return lambda: datetime.now(UTC) + skew
 

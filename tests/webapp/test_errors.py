@@ -203,6 +203,7 @@ def test_every_error_has_its_status():
         "UnsupportedEncoding": 415,
         "UnknownSource": 422,
         "UnstorablePayload": 422,
+        "KilledWorker": 422,
         "TimestampOutOfRange": 422,
         "ConflictingPayload": 422,
         "Forbidden": 403,
