@@ -35,7 +35,13 @@ from ringstats_ts.cli.serve import (
 )
 from ringstats_ts.config import OWNER_VARIABLE, Config
 from ringstats_ts.embedded import EmbeddedDatabase
-from ringstats_ts.errors import EmbeddedDatabaseError, RingstatsError, StorageError, StorageUnavailable
+from ringstats_ts.errors import (
+    ConfigError,
+    EmbeddedDatabaseError,
+    RingstatsError,
+    StorageError,
+    StorageUnavailable,
+)
 from ringstats_ts.storage import schema, upkeep
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.refresh import catch_up
@@ -90,10 +96,10 @@ def up(listen: str | None, database_uri: str | None, data_dir: Path | None) -> N
     """
     config = configured(database_uri, data_dir, listen=listen)
     _refuse_a_second(config)
-    check_address(config)
     stop = threading.Event()
     with _stopping(stop):
         try:
+            _check_address(config, stop)
             place = _given(config, stop) if config.database_uri else _embedded(config, stop)
             try:
                 _serve(config, place, stop)
@@ -111,11 +117,26 @@ def up(listen: str | None, database_uri: str | None, data_dir: Path | None) -> N
 def _refuse_a_second(config: Config) -> None:
     """Say who serves this database on this address already."""
     found = None if config.database_uri else embedded.owner(config.data_dir)
-    if found and found.listen == config.listen and found.doing != embedded.STOPPING:
+    going = not found or found.doing == embedded.STOPPING or embedded.killed(config.data_dir)
+    if found and found.listen == config.listen and not going:
         raise EmbeddedDatabaseError(
             f"{found} {found.doing} in {config.data_dir} already, for http://{found.listen}.",
             "Use that one, or stop it first; or name another address with --listen.",
         )
+
+
+def _check_address(config: Config, stop: threading.Event) -> None:
+    """As `check_address`, but the web service of an `up` that was killed gets time to end."""
+    until = time.monotonic() + STOP_SECONDS
+    while not stop.is_set():
+        try:
+            return check_address(config)
+        except ConfigError:
+            found = None if config.database_uri else embedded.killed(config.data_dir)
+            if not found or found.listen != config.listen or time.monotonic() > until:
+                raise
+        stop.wait(PAUSE_SECONDS)
+    raise _Stopped
 
 
 def _given(config: Config, stop: threading.Event) -> Place:

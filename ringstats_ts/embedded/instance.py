@@ -110,8 +110,16 @@ def running_uri(data_dir: Path) -> str | None:
 
 def owner(data_dir: Path) -> Instance | None:
     """The process that has the data directory, as far as it has said who it is."""
-    if not is_in_use(data_dir):
-        return None
+    return _record(data_dir) if is_in_use(data_dir) else None
+
+
+def killed(data_dir: Path) -> Instance | None:
+    """The process that had the data directory and is gone; what it started may be ending still."""
+    found = _record(data_dir)
+    return found if found and not _lives(found.pid) else None
+
+
+def _record(data_dir: Path) -> Instance | None:
     try:
         return Instance(**json.loads(_trusted(data_dir)))
     except (OSError, ValueError, TypeError):
@@ -324,6 +332,16 @@ def _trusted(data_dir: Path) -> str:
         if status.st_uid not in whose or status.st_mode & 0o022:
             raise PermissionError("another user can have written the record")
         return file.read()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def _is_empty(directory: Path) -> bool:

@@ -262,6 +262,37 @@ def test_nothing_is_left_running_when_it_is_killed(embedded_tsstats):
     assert embedded_tsstats("doctor").code == 0
 
 
+def test_one_that_was_killed_is_taken_up_at_once_on_the_same_address(embedded_tsstats, make_status):
+    with embedded_tsstats.up() as service:
+        assert service.post(make_status("before")).status == 200
+        # So that what it has started is there still when the next one looks.
+        node_pid = service.node_pid
+        os.kill(node_pid, signal.SIGSTOP)
+        service.process.kill()
+        service.process.wait()
+        again = subprocess.Popen(
+            embedded_tsstats.command("up", "--listen", f"127.0.0.1:{service.port}"),
+            env=embedded_tsstats.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            assert b"waiting for it" in again.stderr.readline()
+            os.kill(node_pid, signal.SIGCONT)
+            _wait(lambda: again.poll() is not None or _runs_here(embedded_tsstats, again))
+            assert again.poll() is None
+        finally:
+            if _runs(node_pid):
+                os.kill(node_pid, signal.SIGCONT)
+            again.terminate()
+            again.communicate(timeout=60)
+
+
+def _runs_here(tsstats, process):
+    found = embedded.owner(tsstats.data_dir)
+    return bool(found and found.pid == process.pid and found.uri)
+
+
 @pytest.mark.parametrize("kills", KILLS)
 def test_no_acknowledged_document_is_missing_after_kills_under_load(kills, embedded_tsstats, make_status):
     with embedded_tsstats.up() as service:
