@@ -32,6 +32,8 @@ SELECT 1;
 
 DO $$
 BEGIN
+    -- What `migrate` made of it goes with it: a role of the whole server, as that one is.
+    DROP ROLE IF EXISTS tsstats_login;
     DROP ROLE IF EXISTS tsstats_reader;
 EXCEPTION
     WHEN dependent_objects_still_exist OR insufficient_privilege THEN

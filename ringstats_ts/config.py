@@ -131,8 +131,9 @@ SETTINGS: tuple[Setting, ...] = (
         "database_read_uri",
         ("DATABASE_READ_URI",),
         None,
-        str,
-        "Login in tsstats_reader that runs the SQL of `tsstats query`; none for a function of the database.",
+        _database_uri,
+        "Login in tsstats_reader that runs the SQL of `tsstats query`; none for the one that "
+        "`tsstats migrate` made, else a function of the database.",
         secret=True,
     ),
     Setting(
@@ -140,7 +141,8 @@ SETTINGS: tuple[Setting, ...] = (
         ("TSSTATS_DATA",),
         platformdirs.user_data_path("tsstats", appauthor=False),
         _file,
-        "Directory of the embedded database, and of the key of clients in logs.",
+        "Directory of the embedded database, of the key of clients in logs, and of the password of the login "
+        "that reads.",
     ),
     Setting("listen", ("TSSTATS_LISTEN",), "127.0.0.1:8000", parse_listen, "Address of the web service."),
     Setting("workers", ("TSSTATS_WORKERS",), 2, _whole, "Web worker processes."),

@@ -11,6 +11,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -44,6 +45,10 @@ MOST_WORKERS = 4
 # needs no table of zones, it is another day for more than half of the time.
 os.environ["TZ"] = "<+1345>-13:45"
 time.tzset()
+
+if SERVER:
+    # What migrates a server keeps a password; not among those of the person who runs the tests.
+    os.environ.setdefault("TSSTATS_DATA", tempfile.mkdtemp(prefix="tsstats-data-"))
 
 NEVER = "0001-01-01T00:00:00Z"
 

@@ -18,7 +18,7 @@ PASSWORDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["DATABASE_URI", "DATABASE_URL"])
+@pytest.mark.parametrize("name", ["DATABASE_URI", "DATABASE_URL", "DATABASE_READ_URI"])
 @pytest.mark.parametrize("password", PASSWORDS)
 def test_a_strange_password_is_refused_without_showing_it(name, password):
     with pytest.raises(ConfigError, match="percent-encode the password") as refused:

@@ -16,6 +16,7 @@ from ringstats_ts.cli.errors import FAILED
 from ringstats_ts.cli.options import configured, database_options, json_option, open_uri
 from ringstats_ts.config import SHARED_NEEDED, Config
 from ringstats_ts.errors import RingstatsError
+from ringstats_ts.storage import login
 from ringstats_ts.storage.clientkey import check_kept_key
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.health import Finding, examine
@@ -72,6 +73,7 @@ def _findings(config: Config) -> Iterator[Finding]:
                 yield finding
                 if finding.subject == "migrations" and finding.ok:
                     yield _posts(database, config)
+                    yield _query(database, uri, config)
     except RingstatsError as error:
         yield Finding("database", False, str(error))
 
@@ -84,6 +86,22 @@ def _posts(database: Database, config: Config) -> Finding:
     except RingstatsError as error:
         return Finding("posts", False, str(error))
     return Finding("posts", True, "a document can be written and read; the trial was rolled back")
+
+
+def _query(database: Database, uri: str, config: Config) -> Finding:
+    """Which way the SQL of `tsstats query` goes."""
+    if config.database_read_uri is not None:
+        try:
+            with Database(config.database_read_uri) as reader:
+                login.check(reader)
+        except RingstatsError as error:
+            return Finding("query", False, f"DATABASE_READ_URI cannot be used: {error}")
+        return Finding("query", True, "reads as the login of DATABASE_READ_URI")
+    try:
+        login.connect(database, uri, config).close()
+    except RingstatsError as error:
+        return Finding("query", True, f"reads by the function tsstats_query: {error}")
+    return Finding("query", True, f"reads as the login {login.LOGIN}")
 
 
 def _memory() -> Finding:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ringstats_ts.cli.options import configured, database_options, open_uri, prepare, warn_of_open_reader
-from ringstats_ts.storage import boundary, schema
+from ringstats_ts.storage import boundary, login, schema
 from ringstats_ts.storage.database import Database
 
 
@@ -45,6 +45,9 @@ def migrate(
     in tsstats_reader can only read. In another one that happens with --harden. What only a
     superuser may take away, `--harden --print` prints.
 
+    Where it may create roles, it makes the login tsstats_login, which `tsstats query` reads as,
+    and keeps its password in the directory of TSSTATS_DATA.
+
     \b
     tsstats migrate
     tsstats migrate --harden --print | psql --username postgres tsstats
@@ -74,6 +77,8 @@ def migrate(
             up_to_date = "Nothing to do: the schema and the policies are up to date."
             _tell(prepare(database, uri, config, harden=harden) or [up_to_date])
             warn_of_open_reader(database)
+            if said := login.elsewhere(database, config):
+                click.echo(said, err=True)
 
 
 def _show(database: Database) -> None:

@@ -14,7 +14,7 @@ import click
 from ringstats_ts import embedded
 from ringstats_ts.config import Config, parse_listen
 from ringstats_ts.errors import PayloadError
-from ringstats_ts.storage import boundary, policies, schema
+from ringstats_ts.storage import boundary, login, policies, schema
 from ringstats_ts.storage.database import Database
 from ringstats_ts.times import parse_time
 from ringstats_ts.words import counted
@@ -173,7 +173,10 @@ def prepare(
     *,
     harden: bool = False,
 ) -> list[str]:
-    """Apply pending migrations, the boundary and the policies as configured; what was done, a line each."""
+    """Apply pending migrations, the boundary, the login that reads, and the policies as configured.
+
+    Returns what was done, a line each.
+    """
     schema.check_texts(database)
     fresh = schema.is_fresh(database)
     applied = schema.migrate(database, uri, stopped) if schema.pending(database) else []
@@ -182,6 +185,8 @@ def prepare(
         return done
     if taken := boundary.close(database, uri, asked=harden):
         done.append(f"took {counted(taken, 'privilege')} from PUBLIC, so that tsstats_reader can only read")
+    if login.make(database, config):
+        done.append(f"made the login {login.LOGIN}, which `tsstats query` reads as")
     changed = policies.apply(database, config.policies)
     if fresh:
         return [*done, "set all policies as configured"]

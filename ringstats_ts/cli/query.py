@@ -16,8 +16,10 @@ import orjson
 from rich.cells import cell_len
 
 from ringstats_ts.cli.errors import CONTROL
-from ringstats_ts.cli.options import configured, database_options, json_option, open_database
+from ringstats_ts.cli.options import configured, database_options, json_option, open_database, open_uri
 from ringstats_ts.config import Config
+from ringstats_ts.errors import RingstatsError
+from ringstats_ts.storage import login, schema
 from ringstats_ts.storage.database import Database
 from ringstats_ts.storage.reading import Answer
 from ringstats_ts.words import counted
@@ -33,7 +35,8 @@ def query(sql: str, as_csv: bool, as_json: bool, database_uri: str | None, data_
 
     One SELECT, VALUES, TABLE or WITH: it can do nothing but read, and not read tokens or refused bodies.
     EXPLAIN and SHOW are refused.
-    With DATABASE_READ_URI it is run by that login, which needs no DATABASE_URI.
+    With DATABASE_READ_URI it is run by that login, which needs no DATABASE_URI; else by the login
+    that `tsstats migrate` made, where its password is kept here; else by a function of the database.
     `-` reads it from standard input. A table that is wider than the terminal is shown row
     by row, a line for each column.
 
@@ -55,14 +58,25 @@ def query(sql: str, as_csv: bool, as_json: bool, database_uri: str | None, data_
 
 def _read(config: Config, text: str) -> Answer:
     if config.database_read_uri is None:
-        with open_database(config) as database:
-            return database.read(text)
+        return _read_as_kept(config, text)
     if config.database_uri is not None:
         # The login cannot see whether the schema is this version's.
         with open_database(config):
             pass
     with Database(config.database_read_uri) as reader:
         return reader.read(text, login=True)
+
+
+def _read_as_kept(config: Config, text: str) -> Answer:
+    """As the login whose password is kept here, where that can be used; else by the function."""
+    with open_uri(config) as uri, Database(uri) as database:
+        schema.check(database)
+        try:
+            reader = login.connect(database, uri, config)
+        except RingstatsError:
+            return database.read(text)
+        with reader:
+            return reader.read(text, login=True)
 
 
 def _print_json(answer: Answer) -> None:

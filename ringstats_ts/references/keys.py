@@ -40,7 +40,7 @@ def client_keys(config: Config) -> tuple[bytes, ...]:
     path = config.data_dir / FILE_NAME
     try:
         if not path.exists():
-            _make(path)
+            make_once(path, _NEW.format(secrets.token_hex(32), secrets.token_hex(32)))
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise ClientKeyError(
@@ -84,12 +84,16 @@ def _fitted(key: bytes) -> bytes:
     return key if len(key) <= _LONGEST else blake2b(key).digest()
 
 
-def _make(path: Path) -> None:
+def make_once(path: Path, text: str) -> None:
+    """Write a file for this user alone, where there is none. It is on the disk afterwards.
+
+    Processes that do it at the same time leave one text, of one of them.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = path.with_name(f".{FILE_NAME}.{secrets.token_hex(8)}")
+    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(_NEW.format(secrets.token_hex(32), secrets.token_hex(32)))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         # Whole or not at all, and never over one that another process made first.
@@ -101,7 +105,7 @@ def _make(path: Path) -> None:
 
 
 def _sync(directory: Path) -> None:
-    # Before the first hash is stored: after a power cut its key would be gone.
+    # Before the first hash or role is stored: after a power cut its key would be gone.
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

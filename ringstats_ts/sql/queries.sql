@@ -510,6 +510,24 @@ ON CONFLICT (migration_id) DO UPDATE SET digest = excluded.digest;
 SELECT fields, names, types
 FROM tsstats_query(%(query)s, %(max_rows)s, %(max_bytes)s, documents => FALSE);
 
+-- name: login
+-- Whether the login that we make is there, and whether the current role is a superuser or may create it.
+SELECT
+    EXISTS (SELECT 1 FROM pg_roles AS l WHERE l.rolname = %(login)s) AS made,
+    r.rolsuper,
+    r.rolcreaterole
+FROM pg_roles AS r
+WHERE r.rolname = current_user;
+
+-- name: server_identifier
+SELECT system_identifier
+FROM pg_control_system();
+
+-- name: is_reader
+SELECT count(*) = 1
+FROM pg_roles
+WHERE rolname = 'tsstats_reader' AND pg_has_role(oid, 'USAGE');
+
 -- name: may_do_more
 -- Whether the role may do more than a member of tsstats_reader.
 SELECT

@@ -256,7 +256,7 @@ def locked(database: Database, uri: str) -> Iterator[None]:
     directory keeps others out.
     """
     _create_digests(database)
-    if _is_embedded(database):
+    if is_embedded(database):
         yield
         return
     with Database(uri) as holder, holder.transaction() as transaction:
@@ -275,7 +275,7 @@ _HOLDING = (
 )
 
 
-def _is_embedded(database: Database) -> bool:
+def is_embedded(database: Database) -> bool:
     """Whether the server is one process without sessions of its own."""
     return database.run("SELECT pg_backend_pid()") == [(0,)]
 
