@@ -450,6 +450,15 @@ SHARED_NEEDED = 16 * 1024 * 1024
 POLICY_PREFIXES = ("TSSTATS_REFRESH_", "TSSTATS_COLUMNSTORE_", "TSSTATS_RETENTION_")
 
 
+def absolute_paths(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that name files, as a process in another directory has to be told them."""
+    files = [name for setting in SETTINGS if setting.parse is _file for name in setting.env]
+    secrets = [f"{name}_FILE" for setting in SETTINGS if setting.secret for name in setting.env]
+    told = {name: _file(environ[name]) for name in files if environ.get(name)}
+    told |= {name: Path(environ[name]) for name in secrets if environ.get(name)}
+    return {name: str(path.absolute()) for name, path in told.items()}
+
+
 def _read(setting: Setting, environ: Mapping[str, str]) -> Any:
     for name in setting.env:
         text = environ.get(name)

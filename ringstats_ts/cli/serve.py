@@ -12,7 +12,7 @@ import click
 
 from ringstats_ts import embedded
 from ringstats_ts.cli.options import configured, database_options, listen_option, warn_of_open_reader
-from ringstats_ts.config import Config
+from ringstats_ts.config import Config, absolute_paths
 from ringstats_ts.errors import ConfigError, StorageUnavailable
 from ringstats_ts.identity import check_open
 from ringstats_ts.storage import schema
@@ -44,7 +44,9 @@ def serve(listen: str | None, database_uri: str | None, data_dir: Path | None) -
     else:
         check_address(config)
     _check(uri, config)
-    os.execve(sys.executable, gunicorn_command(), gunicorn_environment(config, uri))
+    environment = gunicorn_environment(config, uri)
+    os.chdir(gunicorn_directory())
+    os.execve(sys.executable, gunicorn_command(), environment)
 
 
 def _check(uri: str, config: Config) -> None:
@@ -94,10 +96,16 @@ def gunicorn_command() -> list[str]:
     return [sys.executable, "-m", "gunicorn", "--config", str(settings), "webapp:create_app()"]
 
 
+def gunicorn_directory() -> Path:
+    """Where the web service is to run: gunicorn imports what it finds there before all else."""
+    return Path(str(files("webapp"))).parent
+
+
 def gunicorn_environment(config: Config, uri: str) -> dict[str, str]:
     """The environment of the web service: the address goes there, where `ps` does not show it."""
-    return os.environ | {
+    told = {
         "DATABASE_URI": uri,
         "TSSTATS_LISTEN": config.listen,
-        "TSSTATS_DATA": str(config.data_dir),
+        "TSSTATS_DATA": str(config.data_dir.absolute()),
     }
+    return os.environ | absolute_paths(os.environ) | told

@@ -30,6 +30,7 @@ from ringstats_ts.cli.options import (
 from ringstats_ts.cli.serve import (
     check_address,
     gunicorn_command,
+    gunicorn_directory,
     gunicorn_environment,
     warn_of_no_tokens,
 )
@@ -264,7 +265,11 @@ class WebService:
         environment[OWNER_VARIABLE] = str(self._watched)
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            gunicorn_command(), env=environment, pass_fds=(self._watched,), start_new_session=True
+            gunicorn_command(),
+            env=environment,
+            cwd=gunicorn_directory(),
+            pass_fds=(self._watched,),
+            start_new_session=True,
         )
 
     def _end(self) -> None:
