@@ -12,7 +12,7 @@ import click
 import orjson
 
 from ringstats_ts import embedded
-from ringstats_ts.cli.errors import FAILED
+from ringstats_ts.cli.errors import CONTROL, FAILED
 from ringstats_ts.cli.options import configured, database_options, json_option, open_uri
 from ringstats_ts.config import SHARED_NEEDED, Config
 from ringstats_ts.errors import RingstatsError
@@ -53,7 +53,7 @@ def doctor(ctx: click.Context, as_json: bool, database_uri: str | None, data_dir
     else:
         for finding in findings:
             mark = click.style("ok ", fg="green") if finding.ok else click.style("BAD", fg="red", bold=True)
-            click.echo(f"{mark} {finding.subject:12} {finding.detail}")
+            click.echo(f"{mark} {finding.subject:12} {finding.detail.translate(CONTROL)}")
     if not all(finding.ok for finding in findings):
         ctx.exit(FAILED)
 

@@ -127,8 +127,27 @@ END
 ON CONFLICT (source, path) DO NOTHING;
 
 -- name: add_late_window
+-- Takes the place of windows that a refresh would join with it, so that there are no more than days.
+-- The row is a new one: a refresh that runs deletes those that it has seen. It waits for nobody.
+WITH near AS (
+    SELECT w.late_window_id
+    FROM late_windows AS w
+    WHERE
+        w.source = %(source)s
+        AND w.since <= %(until)s::timestamptz + INTERVAL '1 day'
+        AND w.until >= %(since)s::timestamptz - INTERVAL '1 day'
+    FOR UPDATE SKIP LOCKED
+),
+
+joined AS (
+    DELETE FROM late_windows AS w USING near
+    WHERE w.late_window_id = near.late_window_id
+    RETURNING w.since, w.until
+)
+
 INSERT INTO late_windows (source, since, until)
-VALUES (%(source)s, %(since)s, %(until)s);
+SELECT %(source)s, least(%(since)s, min(j.since)), greatest(%(until)s, max(j.until))
+FROM joined AS j;
 
 -- name: horizon
 -- Raw rows older than this are dropped; a document from before would roll up to wrong totals.

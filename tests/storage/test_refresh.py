@@ -232,3 +232,24 @@ def test_a_window_within_another_does_not_shorten_it():
     windows = [(day + 2 * step, day + 3 * step), (day, day + 9 * step), (day + 8 * step, day + 10 * step)]
     assert merged(windows) == [(day, day + 10 * step)]
     assert merged(windows[:2]) == [(day, day + 9 * step)]
+
+
+def test_a_flood_of_late_documents_leaves_one_window(database, take):
+    for minute in range(20):
+        take(timedelta(days=4, minutes=minute), 1000 + minute)
+    take(timedelta(days=9), 1)
+    assert [
+        until - since for _, _, since, until in sorted(database.rows("late_windows"), key=lambda w: w[2])
+    ] == [
+        timedelta(0),
+        timedelta(minutes=19),
+    ]
+
+
+def test_a_window_that_comes_while_one_around_it_is_refreshed_stays(database):
+    window = {"source": "tailscale", "since": NOW - timedelta(days=4), "until": NOW - timedelta(days=3)}
+    database.rows("add_late_window", window)
+    ((seen, *_),) = database.rows("late_windows")
+    database.rows("add_late_window", window)
+    database.rows("drop_late_windows", {"late_window_ids": [seen]})
+    assert len(database.rows("late_windows")) == 1
