@@ -23,6 +23,8 @@ _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(
 _FORWARDED = re.compile(
     r"HTTP_(?:FORWARDED.*|VIA|X_FORWARDED.*|X_ORIGINAL_.*|X_REAL_.*|X_PROXY.*|PROXY_.*|TAILSCALE_.*|CF_.*"
     r"|CDN_.*|X_ENVOY_.*|X_AMZN_.*|X_AZURE_.*|X_APPENGINE_.*|FLY_.*|FASTLY_.*|TRUE_CLIENT_.*|X_CLIENT_.*"
+    r"|NGROK_.*|X_AUTH.*|X_AMZ_CF_.*|X_CLOUD_TRACE_CONTEXT|X_VERCEL_.*|X_NF_.*|X_MS_CONTAINERAPP_.*"
+    r"|X_SCHEME|X_HOST|X_REQUEST_START"
     r"|(?:.*_)?(?:IP|CLIENTIP|REMOTE_ADDR|REMOTE_USER))"
 )
 """What proxies and tunnels put into a request, as WSGI names headers."""

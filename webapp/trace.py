@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from http import HTTPStatus
 from time import monotonic
 from uuid import uuid4
 
@@ -53,7 +54,9 @@ def _finish(response: Response) -> Response:
         level,
         "request",
         method=request.method,
-        path=_shown(request.path, known=request.url_rule is not None),
+        path=_shown(
+            request.path, known=request.url_rule is not None and response.status_code != HTTPStatus.NOT_FOUND
+        ),
         status=response.status_code,
         bytes=g.get("received_bytes", 0),
         rows=g.get("rows"),

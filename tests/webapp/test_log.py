@@ -37,6 +37,16 @@ def test_another_reason_and_what_goes_well_are_written_all_the_same(start_server
     assert [line["path"] for line in lines if line["status"] == 404] == ["/nowhere"]
 
 
+@pytest.mark.parametrize("path", ["/{}", "/v1/ingest/{}", "/problems/{}", "/v1/ingest/{}?host=web-1"])
+def test_a_secret_in_a_path_that_leads_nowhere_is_not_written(start_server, path):
+    server = start_server(TSSTATS_WORKERS="1")
+    secret = "correct-horse-battery-staple"
+    assert server.post(b"{}", path.format(secret)).status in (404, 405)
+    assert server.get(path.format(secret)).status in (404, 405)
+    assert server.stop() == 0
+    assert secret not in server.log
+
+
 def test_malformed_requests_are_capped_too(start_server):
     server = start_server(TSSTATS_WORKERS="1")
     began = time.monotonic()
