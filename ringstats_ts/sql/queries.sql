@@ -114,7 +114,7 @@ FROM fresh
 ORDER BY fresh.path
 -- Counted only where there is any.
 LIMIT CASE
-    WHEN EXISTS (SELECT 1 FROM fresh) THEN (
+    WHEN EXISTS (SELECT 1 FROM fresh AS f) THEN (
         SELECT greatest(0, least(
             %(most)s - count(*),
             %(most_of_host)s - count(*) FILTER (WHERE d.host_id = %(host_id)s)
@@ -387,8 +387,8 @@ WHERE n.node_id = v.node_id;
 WITH told AS (
     SELECT *
     FROM jsonb_to_recordset(%(rows)s) AS r (
-        node_id integer, host_name text, dns_name text, os text, version text, user_name text, tags text [],
-        public_key text, key_expiry timestamptz, tailscale_ips text []
+        node_id integer, host_name text, dns_name text, os text, version text, user_name text, tags text[],
+        public_key text, key_expiry timestamptz, tailscale_ips text[]
     )
 )
 
@@ -618,7 +618,7 @@ SELECT EXISTS (
     INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE
         c.relkind IN ('r', 'v', 'm', 'p', 'f')
-        AND n.nspname !~ '^(pg_|information_schema$|_?timescaledb_)' AND n.nspname <> ALL (%(schemas)s)
+        AND n.nspname !~ '^(pg_|information_schema$|_?timescaledb_)' AND NOT n.nspname = ANY(%(schemas)s)
         AND NOT (n.nspname = 'public' AND c.relname = ANY (%(relations)s))
         AND NOT EXISTS (
             SELECT 1 FROM pg_depend AS d
@@ -1538,13 +1538,13 @@ SELECT
     s.peers_online
 FROM (
     SELECT
-        s.*,
-        row_number() OVER (PARTITION BY s.silent ORDER BY s.last_seen DESC, s.host_id) AS place
+        heard.*,
+        row_number() OVER (PARTITION BY heard.silent ORDER BY heard.last_seen DESC, heard.host_id) AS place
     FROM (
         -- One that was heard in more than an hour from now was so by a wrong clock.
         SELECT *, last_seen < %(silent)s OR last_seen > now() + INTERVAL '1 hour' AS silent
         FROM hosts
-    ) AS s
+    ) AS heard
 ) AS h
 LEFT JOIN LATERAL (
     SELECT backend_state, version
