@@ -63,7 +63,8 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.fixture(scope="session")
 def empty_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data directory of an embedded database without anything of ours, to be copied."""
-    return _made_once(tmp_path_factory, "empty", _make_empty)
+    # Neither the length of its name nor its letters may matter to initdb.
+    return _made_once(tmp_path_factory, "empty ünïcode " + "long" * 30, _make_empty)
 
 
 @pytest.fixture(scope="session")

@@ -233,7 +233,7 @@ WORDS = st.lists(
 )
 
 
-@examples(25)
+@examples(12)
 @given(words=WORDS, data=st.data())
 def test_in_any_order_of_arrival_the_own_word_stands(database, take, node, words, data):
     words = [("gateway", "first"), *words, ("db", "last")]
@@ -249,7 +249,7 @@ def test_in_any_order_of_arrival_the_own_word_stands(database, take, node, words
     assert node("db") == ("last", "db", "own")
 
 
-@examples(25)
+@examples(12)
 @given(words=WORDS, data=st.data())
 def test_in_any_order_of_arrival_the_word_of_the_first_teller_stands(database, take, node, words, data):
     words = [("gateway", "first"), *((host, os) for host, os in words if host != "db")]

@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from psycopg2.extensions import make_dsn
 
+from ringstats_ts.cli import main
 from tests.cli.conftest import Tsstats
 from tests.conftest import SERVER
 
@@ -214,16 +216,15 @@ def test_a_database_that_is_not_there_is_not_waited_for(tsstats):
     assert 'database "tsstats_absent" does not exist. Check DATABASE_URI.' in done.errors
 
 
-def test_every_command_has_an_example_and_variables_in_its_help(tsstats):
-    verbs = [
-        line.split()[0]
-        for line in tsstats("--help").output.split("Commands:")[1].splitlines()
-        if line.strip()
-    ]
+def test_every_command_has_an_example_and_variables_in_its_help():
+    def told(*words):
+        return CliRunner().invoke(main, [*words, "--help"], prog_name="tsstats").output
+
+    verbs = [line.split()[0] for line in told().split("Commands:")[1].splitlines() if line.strip()]
     expected = "canary doctor export ingest migrate query rejects serve show sources token up"
     assert " ".join(verbs) == expected
     for verb in verbs:
-        text = tsstats(verb, "--help").output
+        text = told(verb)
         assert f"tsstats {verb}" in text.split("Usage:")[1].split("Options:")[0].split("\n", 1)[1], verb
 
 

@@ -158,13 +158,15 @@ def test_lists_for_people(tsstats, create):
     assert re.fullmatch(r"\(\d+ tokens?\)", lines[-1])
 
 
-def test_works_where_no_service_runs(new_tsstats):
+def test_works_where_no_service_runs(embedded_tsstats):
     if SERVER:
         pytest.skip("an embedded database is started for this")
 
-    assert json.loads(new_tsstats("token", "list", "--json").output) == []
-    text = new_tsstats("token", "create", "web-1").output.strip()
-    assert [r["key_id"] for r in new_tsstats("token", "list", "--json").json] == [read_token(text).key_id]
+    assert json.loads(embedded_tsstats("token", "list", "--json").output) == []
+    text = embedded_tsstats("token", "create", "web-1").output.strip()
+    assert [r["key_id"] for r in embedded_tsstats("token", "list", "--json").json] == [
+        read_token(text).key_id
+    ]
 
 
 @pytest.mark.parametrize("verb", ["serve", "up"])
@@ -182,7 +184,7 @@ def test_does_not_open_the_service_to_everybody_by_oversight(new_tsstats, databa
 
 
 def test_up_with_tokens_says_how_to_make_the_first(new_tsstats, new_database):
-    with new_database("first_token") as uri:
+    with new_database("first_token", migrated=True) as uri:
         new_tsstats.uri = uri
         new_tsstats.data_dir.mkdir(parents=True)
         with new_tsstats.up(TSSTATS_AUTH="on", TSSTATS_WORKERS="1") as running:

@@ -19,10 +19,11 @@ Connect = Callable[..., Connection]
 
 
 @pytest.fixture(scope="session")
-def uri() -> Iterator[str]:
+def uri(empty_data_dir: Path) -> Iterator[str]:
     # Not tmp_path: its name is long and in ASCII, and neither may matter.
     data_dir = Path(tempfile.mkdtemp(prefix="tsstats ünïcode ")) / ("long" * 30)
     try:
+        shutil.copytree(empty_data_dir, data_dir)
         with EmbeddedDatabase(data_dir) as database:
             yield database.uri
     finally:

@@ -160,7 +160,7 @@ def test_days_are_counted_in_utc(make_status, times, days):
         check_span(batches, max_days=days - 1)
 
 
-@pytest.mark.parametrize(("days", "backfill"), [(1000, False), (1000, True), (100_000, True)])
+@pytest.mark.parametrize(("days", "backfill"), [(1000, False), (1000, True), (20_000, True)])
 def test_a_bomb_of_days_makes_no_chunk(database, config, untouched, days, backfill):
     document = json.dumps({"BackendState": "Stopped", "Version": "1.0", "_timestamp": "HERE"})
     lines = (
